@@ -1,0 +1,36 @@
+"""Prepare raw scans: check them, normalise and fit them into memory-mapped arrays, deal patients into folds.
+
+    python 1-DataPreparation.py -k 5
+"""
+
+from pathlib import Path
+
+from lib.commands import main, open_study, parser
+from lib.study import load_study
+
+
+def prepare_data() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("-i", "--input_data", type=Path, metavar="DIR", help="raw data (default: the study's, input_data/)")
+    arguments.add_argument("-k", "--kfolds", type=int, help="number of folds (default: the study's, 10)")
+    arguments.add_argument("-v", "--valid_proportion", type=float,
+                           help="share of a fold's non-test patients that validates (default: the study's, 0.2)")
+    arguments.add_argument("-j", "--jobs", type=int, default=-1, help="cases at once; -1 uses every core")
+    arguments.add_argument("--skip-bad", action="store_true", help="leave bad cases out and list them in rejected.csv")
+    args = arguments.parse_args()
+    given = [f"data.folds.{key}={value}" for key, value in (("k", args.kfolds), ("valid_proportion", args.valid_proportion))
+             if value is not None]
+    study, space, _ = open_study(args, given)
+
+    from lib.preparation import describe, prepare
+    from lib.progress import bar
+    outcome = prepare(study, load_study(args.study), space, args.input_data or Path(study.data.input), args.jobs,
+                      args.skip_bad, bar)
+    print(describe(outcome, study))
+    if study.report.figures and outcome.built:
+        from lib.reporting.dataset import draw_dataset
+        print(f"figures: {draw_dataset(space.prepared)}")
+    print(f"next: python 2b-TrainingKFolds.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
+
+
+main(prepare_data)

@@ -1,0 +1,32 @@
+"""Train the network of one fold, and keep its best epoch on validation.
+
+    python 2a-Training.py -k 0
+"""
+
+from lib.commands import main, open_study, parser, switch, training_arguments, training_overrides
+
+
+def train() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("-k", "--kfold", type=int, default=0, metavar="FOLD", help="which fold")
+    switch(arguments, "-d", "--debug", help="train a few batches with every check on; nothing is kept or tracked")
+    training_arguments(arguments)
+    args = arguments.parse_args()
+    study, space, name = open_study(args, training_overrides(args))
+
+    from lib.data.store import open_prepared
+    prepared, study = open_prepared(space, study, args.overrides, args.preload_RAM)
+    prepared.check_fold(args.kfold)
+    from lib.progress import bar
+    from lib.training import train_fold
+    best = train_fold(prepared, study, space, args.kfold, name, device=args.device, resume=args.resume,
+                      debug=args.debug, progress=bar)
+    if best is None:
+        print("debug: all checks passed; nothing was kept")
+        return
+    print(f"fold {args.kfold}{' (finished before)' if best.already_finished else ''}: epoch {best.epoch + 1}, "
+          f"{best.metric} {best.score:.4f} -> {best.path}")
+    print(f"next: python 3-ConvertModels.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
+
+
+main(train)

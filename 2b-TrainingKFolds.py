@@ -1,0 +1,31 @@
+"""Train every fold, one after another or several at once, and summarise the cross-validation.
+
+    python 2b-TrainingKFolds.py
+"""
+
+from lib.commands import folds_from, main, open_study, parser, same_arguments, training_arguments, training_overrides
+
+
+def train_folds() -> int:
+    arguments = parser(__doc__)
+    arguments.add_argument("--folds", metavar="LIST", help="only these folds, such as 0,2,5 (default: all)")
+    arguments.add_argument("-j", "--jobs", type=int, default=1, help="folds at once; with GPUs, at most one on each")
+    training_arguments(arguments)
+    args = arguments.parse_args()
+    study, space, name = open_study(args, training_overrides(args))
+
+    from lib.data.store import open_prepared
+    prepared, study = open_prepared(space, study, args.overrides)
+    folds = folds_from(args.folds, sorted(prepared.splits))
+    from lib.crossvalidation import cross_validate, table
+    rows = cross_validate(prepared, study, space, name, folds, same_arguments(args), args.jobs, args.resume)
+    print(table(rows))
+    failed = [row["fold"] for row in rows if row["status"] != "finished"]
+    if failed:
+        print(f"FAILED: fold {', '.join(map(str, failed))}; see runs/{name}/fold<k>/train.log, then run this again")
+        return 1
+    print(f"next: python 3-ConvertModels.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
+    return 0
+
+
+main(train_folds)

@@ -1,0 +1,33 @@
+"""Convert the best checkpoint of every fold to ONNX, and prove that ONNX Runtime gives the same answers.
+
+    python 3-ConvertModels.py
+"""
+
+from pathlib import Path
+
+from lib.commands import main, open_study, parser, run_arguments
+
+
+def convert() -> int:
+    arguments = parser(__doc__)
+    run_arguments(arguments)
+    arguments.add_argument("--checkpoint", action="append", default=[], metavar="FOLD=PATH",
+                           help="another checkpoint for a fold (default: each fold's best); may be given several times")
+    arguments.add_argument("--onnx-dir", type=Path, metavar="DIR", help="where the models go (default: <workspace>/onnx/<name>)")
+    args = arguments.parse_args()
+    study, space, name = open_study(args)
+
+    from lib.data.store import open_prepared
+    prepared, study = open_prepared(space, study, args.overrides)
+    from lib.conversion import convert_folds, parse_checkpoints
+    rows, folder = convert_folds(prepared, study, space, name, parse_checkpoints(args.checkpoint), args.onnx_dir)
+    failed = sorted({row["fold"] for row in rows if row["passed"] != "yes"})
+    print(f"{len({row['fold'] for row in rows}) - len(failed)} models and parity.csv in {folder}")
+    if failed:
+        print(f"FAILED parity and removed: fold {', '.join(map(str, failed))} (see parity.csv)")
+        return 1
+    print(f"next: python 4-InferenceTest.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
+    return 0
+
+
+main(convert)

@@ -1,0 +1,102 @@
+# Sets FoldScan up, tests it and shows it at work:  make help
+
+# The study that `make demo` shows, and what each study's demo needs to be quick on a CPU:
+# options of lib.phantoms, of 1-DataPreparation.py and of 2b-TrainingKFolds.py. A study with a
+# DEMO_PATIENTS_ line has a demo.
+STUDY = flair_visibility
+DEMO_PATIENTS_flair_visibility = --patients 24 --seed 0
+DEMO_PREPARE_flair_visibility  = -k 3 --set 'data.size=[128,128]'
+DEMO_TRAIN_flair_visibility    = --epochs 12 --tracker none
+
+# make env PYTHON=/path/to/python uses that one; otherwise the first of these that runs and is new enough.
+PYTHON =
+PYTHONS = python3.12 python3.11 python3.13 python3.14 python3
+# What opencv-python loads and does not bring: libGL.so.1; libglib-2.0.so.0 and libgthread-2.0.so.0.
+DEBIAN_PACKAGES = libgl1 libglib2.0-0
+TEST_PINS = pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0
+TESTS = tests
+# Every package of requirements.txt's first section, by the name that the code imports.
+IMPORTS = cc3d cv2 joblib matplotlib.pyplot nibabel numpy onnx onnxruntime onnxscript openpyxl pandas \
+	PIL.Image scipy.ndimage segmentation_models_pytorch sklearn torch torchvision tqdm wandb yaml
+
+VENV = .venv
+PIP_INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check -q
+# A stamp holds what it vouches for, so that a changed pin is seen whatever the file times say.
+INSTALLED = $(VENV)/requirements.installed
+CHECKED = $(VENV)/imports.checked
+TESTABLE = $(VENV)/pytest.installed
+
+DEMO = demo/$(STUDY)
+DEMO_STUDIES = $(sort $(patsubst DEMO_PATIENTS_%,%,$(filter DEMO_PATIENTS_%,$(.VARIABLES))))
+SCRIPT_ARGUMENTS = -s $(STUDY) -o $(DEMO)/workspace
+
+define CHECK_IMPORTS
+import importlib, sys
+for name in sys.argv[2:]:
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        sys.exit(f"make env: {name.split('.')[0]} does not import: {error}\n"
+                 "If a shared library (.so) is missing, on Debian or Ubuntu:\n"
+                 f"    sudo apt-get install {sys.argv[1]}\n"
+                 "then run make env again. If the package itself is broken: make clean env")
+endef
+export CHECK_IMPORTS
+
+.PHONY: help env test demo known-study clean
+.NOTPARALLEL:
+
+help:
+	@echo "make env    make $(VENV) from requirements.txt (PYTHON=... chooses the Python, 3.11 or newer)"
+	@echo "make test   the same with pytest, then the tests (TESTS=tests/test_metrics.py for some of them)"
+	@echo "make demo   scripts 1, 2b, 3 and 4 on example data, kept in demo/ (STUDY=...: $(DEMO_STUDIES))"
+	@echo "make clean  remove $(VENV) and demo/"
+	@echo "make help   this list"
+
+# The first stamp is written last and a .venv without it is made anew: a half-made one never passes for whole.
+env:
+	@if ! { cmp -s requirements.txt $(INSTALLED) && $(VENV)/bin/python -c ''; } 2>/dev/null; then \
+		set -e; python=; \
+		for candidate in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
+			if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+				python=$$candidate; break; \
+			fi; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "make env: no Python 3.11 or newer (tried: $(or $(PYTHON),$(PYTHONS)));" \
+				"install one, or name it: make env PYTHON=/path/to/python3.12" >&2; exit 2; \
+		fi; \
+		if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+			echo "make env: $$python can't make virtual environments;" \
+				"on Debian or Ubuntu: sudo apt-get install python3-venv" \
+				"(for a Python beside the system's: python3.12-venv and the like)" >&2; exit 2; \
+		fi; \
+		echo "making $(VENV) with $$("$$python" --version): 3.3 GB to fetch on Linux, 6.5 GB on disk, some minutes"; \
+		rm -rf $(VENV); "$$python" -m venv $(VENV); \
+		$(PIP_INSTALL) -r requirements.txt; \
+		cp requirements.txt $(INSTALLED).partial; mv $(INSTALLED).partial $(INSTALLED); \
+	fi
+	@[ -f $(CHECKED) ] || { \
+		$(VENV)/bin/python -c "$$CHECK_IMPORTS" "$(DEBIAN_PACKAGES)" $(IMPORTS) && touch $(CHECKED); }
+
+test: env
+	@[ "$$(cat $(TESTABLE) 2>/dev/null)" = "$(TEST_PINS)" ] || \
+		{ $(PIP_INSTALL) $(TEST_PINS) && echo "$(TEST_PINS)" > $(TESTABLE); }
+	$(VENV)/bin/python -m pytest $(TESTS) -q
+
+# Prerequisites run from left to right: a wrong name should not cost the minutes that env takes.
+demo: known-study env
+	rm -rf $(DEMO)/input_data
+	$(VENV)/bin/python -m lib.phantoms $(STUDY) $(DEMO)/input_data $(DEMO_PATIENTS_$(STUDY))
+	$(VENV)/bin/python 1-DataPreparation.py $(SCRIPT_ARGUMENTS) -i $(DEMO)/input_data $(DEMO_PREPARE_$(STUDY))
+	$(VENV)/bin/python 2b-TrainingKFolds.py $(SCRIPT_ARGUMENTS) $(DEMO_TRAIN_$(STUDY))
+	$(VENV)/bin/python 3-ConvertModels.py $(SCRIPT_ARGUMENTS)
+	$(VENV)/bin/python 4-InferenceTest.py $(SCRIPT_ARGUMENTS)
+	@echo "demo: data in $(DEMO)/input_data, results in $(DEMO)/workspace/results"
+
+known-study:
+	@[ -n "$(and $(filter 1,$(words $(STUDY))),$(filter $(DEMO_STUDIES),$(STUDY)))" ] || \
+		{ echo "make demo: no demo of STUDY='$(STUDY)'; there are: $(DEMO_STUDIES)" >&2; exit 2; }
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,1 @@
+"""FoldScan: cross-validated deep-learning models from a folder of scans."""

@@ -1,0 +1,49 @@
+"""What a checkpoint holds: written atomically, read without running any code in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.study import InputError, differences
+from lib.workspace import replacing
+
+FORMAT = 1
+# sections that may differ between what trained and what is asked for now, because they change no weight
+FREE_SECTIONS = ("title", "tracking", "report", "run", "measurements")
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Plain values and tensors only, so that `weights_only` can read it."""
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU. Raises InputError for anything that is not one of ours."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"no checkpoint {path}") from None
+    except Exception as error:  # torch raises many kinds for files that it cannot read; each means the same here
+        raise InputError(f"{path} is not a readable checkpoint ({' '.join(str(error).split())[:160]})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "fingerprint" not in content:
+        raise InputError(f"{path} is not a FoldScan checkpoint")
+    return content
+
+
+def check_fingerprint(path: Path, found: str, prepared: str, remedy: str) -> None:
+    """Stop if `path` was made from other prepared data."""
+    if found != prepared:
+        raise InputError(f"{path} is stale: it was made from other prepared data (fingerprint {found[:8]}, now "
+                         f"{prepared[:8]}). Renew it with  {remedy}")
+
+
+def training_differences(old: dict, new: dict) -> list[str]:
+    """What differs between two studies in the keys that shape the weights."""
+    kept = [{k: v for k, v in study.items() if k not in FREE_SECTIONS} for study in (old, new)]
+    for study in kept:
+        study["data"] = {k: v for k, v in study["data"].items() if k != "input"}
+    return differences(*kept)

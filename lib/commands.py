@@ -1,0 +1,128 @@
+"""What the five scripts share: their arguments, opening a study and its workspace, and plain errors with exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Callable
+
+from lib.study import InputError, Study, load_study
+from lib.workspace import Workspace
+
+
+def main(function: Callable[[], int | None]) -> None:
+    """Run a script: bad input ends with one line and exit code 2, Ctrl-C with 130; anything else is a bug and shows."""
+    try:
+        sys.exit(function() or 0)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (13, 28, 30):  # permission, disk full, read-only: the person's to mend
+            raise
+        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that every script takes."""
+    made = argparse.ArgumentParser(description=description, formatter_class=Formatter)
+    made.add_argument("-s", "--study", default="flair_visibility", metavar="NAME_OR_PATH",
+                      help="a study in studies/, or the path of a YAML file")
+    made.add_argument("-o", "--workspace", type=Path, metavar="DIR",
+                      help="where everything is written (default: workspace/<study>)")
+    made.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", dest="overrides",
+                      help="override a key of the study; may be given several times")
+    return made
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the description as written and shows the defaults that are worth showing."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, [], argparse.SUPPRESS) or "default" in action.help:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def switch(made: argparse.ArgumentParser, *names: str, help: str) -> None:
+    """A switch that also takes True or False, as the seed's scripts did."""
+    made.add_argument(*names, nargs="?", const=True, default=False, type=true_or_false, metavar="True|False", help=help)
+
+
+def true_or_false(text: str) -> bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    raise argparse.ArgumentTypeError(f"expected True or False, not {text!r}")
+
+
+def training_arguments(made: argparse.ArgumentParser) -> None:
+    """The arguments of 2a and 2b; those left at None take the study's value."""
+    run_arguments(made)
+    switch(made, "-ram", "--preload_RAM", help="load the arrays into memory instead of reading them as needed")
+    made.add_argument("-w", "--wandb_project", metavar="PROJECT", help="Weights & Biases project (default: the study's, FVV)")
+    made.add_argument("-e", "--epochs", type=int, help="most epochs (default: the study's)")
+    made.add_argument("-b", "--batch-size", type=int, help="windows per batch (default: the study's)")
+    made.add_argument("-lr", "--learning-rate", type=float, help="(default: the study's)")
+    made.add_argument("--weight-decay", type=float, help="L2 penalty (default: the study's)")
+    made.add_argument("--optimizer", metavar="NAME", help="sgd, adam or adamw (default: the study's)")
+    made.add_argument("--amp", action=argparse.BooleanOptionalAction, default=None,
+                      help="bf16 where the device has it (default: the study's, on)")
+    made.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
+                      help="go on with an interrupted fold and skip a finished one; --no-resume trains anew")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    made.add_argument("--tracker", metavar="LIST", help="wandb or none, separated by commas (default: the study's)")
+
+
+def run_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument("-n", "--name", help="name of the run (default: the study's, FVV)")
+
+
+def training_overrides(args: argparse.Namespace) -> list[str]:
+    """The training arguments that were given, as `--set` overrides: one way in for every setting."""
+    keys = {"wandb_project": "tracking.project", "epochs": "training.epochs", "batch_size": "training.batch_size",
+            "learning_rate": "training.learning_rate", "weight_decay": "training.weight_decay",
+            "optimizer": "training.optimizer", "amp": "training.amp"}
+    given = [f"{key}={getattr(args, name)}" for name, key in keys.items() if getattr(args, name) is not None]
+    if args.tracker is not None:
+        given.append(f"tracking.trackers=[{args.tracker}]")
+    return given
+
+
+def open_study(args: argparse.Namespace, extra: list[str] = ()) -> tuple[Study, Workspace, str]:
+    """The study with its overrides, its workspace, and the name of the run. Raises InputError."""
+    study = load_study(args.study, [*args.overrides, *extra])
+    name = getattr(args, "name", None) or study.run
+    if name != Path(name).name or name.startswith("."):
+        raise InputError(f"-n {name!r}: the name of a run is a folder's name, without / and not starting with a dot")
+    return study, Workspace(args.workspace or Path("workspace") / study.name), name
+
+
+def same_arguments(args: argparse.Namespace) -> list[str]:
+    """The arguments of 2b as 2a takes them, for its children."""
+    command = ["-s", args.study, "--device", args.device, "--resume" if args.resume else "--no-resume"]
+    for flag, value in (("-o", args.workspace), ("-n", args.name)):
+        command += [flag, str(value)] if value is not None else []
+    if args.preload_RAM:
+        command.append("-ram")
+    for override in [*args.overrides, *training_overrides(args)]:
+        command += ["--set", override]
+    return command
+
+
+def folds_from(text: str | None, known: list[int]) -> list[int]:
+    """`0,2,5` -> [0, 2, 5]; all folds if not given. Raises InputError."""
+    if text is None:
+        return known
+    try:
+        chosen = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise InputError(f"--folds {text!r}: expected fold numbers separated by commas, such as 0,2") from None
+    unknown = [fold for fold in chosen if fold not in known]
+    if unknown:
+        raise InputError(f"--folds {text}: there is no fold {unknown[0]}; the prepared data has folds {known[0]} to {known[-1]}")
+    return chosen

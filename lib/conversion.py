@@ -1,0 +1,213 @@
+"""[3] Best checkpoints to self-contained ONNX files, each proven against its network in ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.checkpoints import check_fingerprint, load_checkpoint, training_differences
+from lib.data.store import Prepared
+from lib.networks import make_network
+from lib.onnx_model import OnnxModel
+from lib.prediction import predict_cases, torch_run
+from lib.study import InputError, Study, study_from_dict
+from lib.tasks import make_task
+from lib.workspace import Workspace, read_table, write_table
+
+OPSET = 18
+PARITY_CASES = 2
+BATCHES = (1, 5)  # 5 rarely divides a series, so that a last, smaller batch is tried as well
+LOGIT_TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order
+METRIC_TOLERANCE = 1e-3
+COLUMNS = ("fold", "case", "batch", "largest_logit", "largest_difference", "metric", "torch_score", "onnx_score", "passed")
+
+
+def parse_checkpoints(texts: list[str]) -> dict[int, Path]:
+    """["0=a.pt", "3=b.pt"] -> {0: a.pt, 3: b.pt}. Raises InputError."""
+    chosen = {}
+    for text in texts:
+        fold, equals, path = text.partition("=")
+        if not equals or not fold.strip().isdigit() or int(fold) in chosen:
+            raise InputError(f"--checkpoint {text!r}: expected FOLD=PATH, once per fold, such as 0=runs/FVV/fold0/last.pt")
+        chosen[int(fold)] = Path(path)
+    return chosen
+
+
+def convert_folds(prepared: Prepared, study: Study, space: Workspace, name: str, chosen: dict[int, Path],
+                  onnx_dir: Path | None = None) -> tuple[list[dict], Path]:
+    """Convert each fold's checkpoint; returns the rows of parity.csv and the folder. Raises InputError.
+
+    A model that fails parity is removed, an older one of that fold with it.
+    """
+    folder = onnx_dir or space.onnx(name)
+    checkpoints = collect(prepared, study, space, name, chosen)
+    rows = []
+    for fold, (path, checkpoint) in checkpoints.items():
+        target = folder / f"fold{fold}.onnx"
+        target.unlink(missing_ok=True)  # an older model must not stand in for one that fails
+        candidate = folder / f"fold{fold}.candidate.onnx"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            task = export(checkpoint, prepared, candidate)
+            found = parity(checkpoint, prepared, task, candidate, fold)
+            passed = all(row["passed"] == "yes" for row in found)
+            if passed:
+                os.replace(candidate, target)
+        finally:
+            candidate.unlink(missing_ok=True)
+        rows += found
+        print(f"fold {fold}: {path} (epoch {checkpoint['epoch'] + 1}, {checkpoint['metric']} "
+              f"{checkpoint['score']:.4f}{'' if checkpoint.get('finished') else ', UNFINISHED training'}) -> "
+              f"{target if passed else 'FAILED parity'}; largest logit difference "
+              f"{max(row['largest_difference'] for row in found):.1e}")
+    write_parity(folder / "parity.csv", rows)
+    missing = [fold for fold in sorted(prepared.splits) if not (folder / f"fold{fold}.onnx").is_file()]
+    if missing:
+        print(f"no model yet for fold {', '.join(map(str, missing))}: only the other folds will be tested")
+    return rows, folder
+
+
+def collect(prepared: Prepared, study: Study, space: Workspace, name: str, chosen: dict[int, Path]) -> dict:
+    """fold -> (path, checkpoint), each checked: right fold, this prepared data, one set of settings."""
+    for fold in chosen:
+        prepared.check_fold(fold)
+    found = {}
+    for fold in sorted(prepared.splits):
+        path = chosen.get(fold, space.fold(name, fold) / "best.pt")
+        if fold in chosen or path.is_file():
+            found[fold] = (path, load_checkpoint(path))
+    if not found:
+        raise InputError(f"run {name!r} has no trained fold in {space.run(name)}: first run  "
+                         f"python 2b-TrainingKFolds.py -s {study.name} -n {name}")
+    first = next(iter(found.values()))
+    for fold, (path, checkpoint) in found.items():
+        if checkpoint["fold"] != fold:
+            raise InputError(f"{path} was trained as fold {checkpoint['fold']}, not {fold}: its test patients are others")
+        check_fingerprint(path, checkpoint["fingerprint"], prepared.fingerprint,
+                          f"python 2b-TrainingKFolds.py -s {study.name} -n {name} --no-resume")
+        changed = training_differences(first[1]["study"], checkpoint["study"])
+        if changed and not chosen:
+            raise InputError(f"{path} was trained with other settings than {first[0]} ({'; '.join(changed)}): train all "
+                             "folds of a run alike, or name checkpoints with --checkpoint FOLD=PATH")
+    return found
+
+
+def export(checkpoint: dict, prepared: Prepared, path: Path):
+    """Write the checkpoint's network as ONNX with its metadata; returns the calibrated task."""
+    study = study_from_dict(checkpoint["study"])
+    task = make_task(study).with_calibration(checkpoint.get("calibration", {}))
+    network = restore_network(study, checkpoint, task)
+    example = torch.zeros(2, study.window.frames, checkpoint["channels"], *study.data.size)
+    with torch.no_grad():
+        names = list(network(example))
+    with quiet():
+        torch.onnx.export(network, (example,), path, dynamo=True, opset_version=OPSET, external_data=False,
+                          input_names=["frames"], output_names=names,
+                          dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
+    seal(path, metadata(study, checkpoint, prepared))
+    return task
+
+
+def restore_network(study: Study, checkpoint: dict, task) -> torch.nn.Module:
+    network = make_network(study, checkpoint["channels"], task.outputs).eval()
+    network.load_state_dict(checkpoint["network"])
+    return network
+
+
+def metadata(study: Study, checkpoint: dict, prepared: Prepared) -> dict[str, str]:
+    """All that a program needs to use the model, and all that script 4 needs to refuse it, as JSON texts."""
+    described = study.to_dict()
+    described["data"].pop("input")  # no paths of this machine
+    data = study.data
+    return {key: json.dumps(value, sort_keys=True) for key, value in {
+        "foldscan": 1, "study": described, "fold": checkpoint["fold"], "fingerprint": checkpoint["fingerprint"],
+        "test_patients": checkpoint["test_patients"], "classes": data.classes, "calibration": checkpoint.get("calibration", {}),
+        "input": {"layout": "batch, frames, channels, rows, columns", "channels": prepared.manifest["channels"],
+                  "frames": study.window.frames, "stride": study.window.stride, "size": data.size,
+                  "intensity": data.intensity, "clip": data.clip, "store": data.store,
+                  "orientation": "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded"},
+        "epoch": checkpoint["epoch"], "metric": checkpoint["metric"], "score": finite_or_none(checkpoint["score"]),
+        "finished": checkpoint.get("finished", False)}.items()}
+
+
+def finite_or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def seal(path: Path, values: dict[str, str]) -> None:
+    """Add metadata, and drop what the exporter notes of this machine (stack traces with local paths)."""
+    import onnx
+    model = onnx.load(path)
+    model.doc_string = ""
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        parts = [*graph.node, *graph.value_info]
+        if graph is model.graph:
+            parts += [*graph.input, *graph.output, *graph.initializer]
+        for part in parts:
+            part.doc_string = ""
+            del part.metadata_props[:]
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, values)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def parity(checkpoint: dict, prepared: Prepared, task, path: Path, fold: int) -> list[dict]:
+    """Torch and ONNX Runtime on whole validation cases (training cases where there are none), at several batch sizes."""
+    study = study_from_dict(checkpoint["study"])
+    network = restore_network(study, checkpoint, task)
+    model = OnnxModel(path, "cpu")
+    cases = (prepared.cases_of(fold, "validation") or prepared.cases_of(fold, "train"))[:PARITY_CASES]
+    series = [(case, prepared.samples_of([case])) for case in cases]
+    metric = checkpoint["metric"].split("/")[0] if "/" in checkpoint["metric"] else "dice"
+    rows = []
+    for batch in BATCHES:
+        ours = predict_cases(torch_run(network, torch.device("cpu")), prepared.frames, series, study.window, batch)
+        theirs = predict_cases(model.run, prepared.frames, series, study.window, batch)
+        for (case, expected), (_, found) in zip(ours, theirs):
+            rows.append({"fold": fold, "case": case.case, "batch": batch, "metric": metric,
+                         **compare(expected, found, task, prepared.truth(case), case, metric)})
+    return rows
+
+
+def compare(expected: dict, found: dict, task, truth, case, metric: str) -> dict:
+    """Largest logit difference and both final scores of one case."""
+    largest = max(float(np.abs(value).max()) for value in expected.values())
+    difference = max(float(np.abs(found[name] - value).max()) for name, value in expected.items())
+    scores = []
+    for outputs in (expected, found):
+        rows = task.score(task.decode(outputs, case), truth, case, distances=False)
+        scores.append(float(np.nanmean([v for (_, name), v in rows.items() if name == metric] or [np.nan])))
+    same = np.isclose(*scores, rtol=0, atol=METRIC_TOLERANCE, equal_nan=True)
+    passed = bool(difference <= LOGIT_TOLERANCE * max(1.0, largest) and same)  # a NaN difference fails
+    return {"largest_logit": largest, "largest_difference": difference, "torch_score": scores[0],
+            "onnx_score": scores[1], "passed": "yes" if passed else "no"}
+
+
+def write_parity(path: Path, rows: list[dict]) -> None:
+    """Rows of the folds just converted; those of other folds that are still there stay."""
+    converted = {row["fold"] for row in rows}
+    kept = []
+    if path.is_file():
+        kept = [row for row in read_table(path) if int(row["fold"]) not in converted]
+    write_table(path, COLUMNS, sorted([*kept, *rows], key=lambda row: int(row["fold"])))
+
+
+@contextlib.contextmanager
+def quiet():
+    """The exporter talks; what it says of its own progress is of no use to a person. Errors pass."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,1 @@
+"""Prepared arrays, patient folds, batches of windows, and augmentation."""

@@ -1,0 +1,66 @@
+"""What a reader hands on: the header of a case, then the case itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CaseProblem:
+    """Why a case cannot be used. `file` is relative to the input folder, or empty."""
+    case: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.case}: {self.file + ': ' if self.file else ''}{self.reason}"
+
+
+class CaseError(Exception):
+    """Raised by a reader for one bad case; carries the CaseProblem."""
+
+    def __init__(self, case: str, file: str, reason: str):
+        super().__init__(case, file, reason)
+        self.problem = CaseProblem(case, file, reason)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A case before its pixels are read.
+
+    files: role -> path relative to the input folder. shape: (frames, rows, columns) on the native grid.
+    spacing_mm: (frame, row, column). source: what is needed to write a prediction like the source file
+    (JSON-able). turn: quarter turns (numpy.rot90) that bring a frame upright for the eye.
+    """
+    case: str
+    patient: str
+    files: dict[str, str]
+    shape: tuple[int, int, int]
+    channels: int
+    spacing_mm: tuple[float, float, float]
+    source: dict[str, Any] = field(default_factory=dict)
+    turn: int = 0
+
+
+@dataclass
+class Case:
+    """frames: float32 (channels, frames, rows, columns), native intensities.
+
+    truth: class -> bool (frames, rows, columns), or empty. foreground: bool (frames, rows, columns) where
+    intensities are normalised, or None for everywhere.
+    """
+    header: Header
+    frames: np.ndarray
+    truth: dict[str, np.ndarray]
+    foreground: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds: good headers, problems, and names of entries with none of the study's files."""
+    headers: list[Header]
+    problems: list[CaseProblem]
+    ignored: list[str]

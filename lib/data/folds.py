@@ -1,0 +1,98 @@
+"""Deal patients into K stratified folds, and draw a validation set for each fold. A patient is never split."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from typing import Sequence
+
+import numpy as np
+
+from lib.study import Folds, InputError
+
+SUBSETS = ("train", "validation", "test")
+
+
+def deal_folds(patients: Sequence[str], strata: Sequence[Sequence[str]], folds: Folds) -> dict[str, int]:
+    """patient -> the fold that tests it, stratified and seeded.
+
+    strata: per patient, labels from fine to coarse; a stratum with fewer patients than folds is too rare to be
+    spread evenly, so its patients go by their next coarser label. Raises InputError for fewer patients than folds.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    if len(patients) < folds.k:
+        raise InputError(f"{len(patients)} patients cannot be dealt into {folds.k} folds: use -k {max(2, len(patients))}"
+                         f" or fewer" if len(patients) >= 2 else
+                         f"{len(patients)} patient{'s' if len(patients) != 1 else ''} found: cross-validation needs at least 2")
+    labels = merge_rare(strata, folds.k)
+    splitter = StratifiedKFold(folds.k, shuffle=True, random_state=folds.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the rest of the rare strata may be smaller than k
+        dealt = splitter.split(np.zeros(len(patients)), labels)
+        return {patients[i]: fold for fold, (_, test) in enumerate(dealt) for i in test}
+
+
+def merge_rare(strata: Sequence[Sequence[str]], least: int) -> list[str]:
+    """One label per patient: the finest that at least `least` patients share, else `other`."""
+    labels = [""] * len(strata)
+    for level in range(max(map(len, strata), default=0)):
+        waiting = [i for i, label in enumerate(labels) if not label]
+        counts = Counter(strata[i][level] for i in waiting)
+        for i in waiting:
+            if counts[strata[i][level]] >= least:
+                labels[i] = strata[i][level]
+    return [label or "other" for label in labels]
+
+
+def draw_validation(test_fold: dict[str, int], strata: dict[str, Sequence[str]], folds: Folds) -> list[set[str]]:
+    """Validation patients of each fold: a stratified share of the patients that the fold does not test.
+
+    Patients that have validated least often go first, so that with three folds or more every patient trains in
+    some fold (with two folds each patient is free in one fold only, and its validation patients never train).
+    A share that rounds to no patient, or would leave none to train on, gives an empty set.
+    """
+    validated = Counter()
+    drawn = []
+    for fold in range(folds.k):
+        random = np.random.default_rng([folds.seed, fold, 20])
+        rest = sorted(p for p, f in test_fold.items() if f != fold)
+        wanted = round(folds.valid_proportion * len(rest))
+        if wanted >= len(rest):
+            wanted = 0
+        by_stratum: dict[str, list[str]] = {}
+        for patient in rest:
+            by_stratum.setdefault(strata[patient][0], []).append(patient)
+        chosen: set[str] = set()
+        # a proportional quota per stratum, by largest remainder (Hamilton's method), ties broken at random
+        shares = {s: wanted * len(members) / len(rest) for s, members in by_stratum.items()} if rest else {}
+        quota = {s: int(share) for s, share in shares.items()}
+        remainders = sorted(shares, key=lambda s: (-(shares[s] - quota[s]), random.random()))
+        for stratum in remainders[:wanted - sum(quota.values())]:
+            quota[stratum] += 1
+        # how often a patient may validate while still training somewhere: in K-1 free folds, at most K-2 times
+        for stratum, members in by_stratum.items():
+            order = sorted(members, key=lambda p: (validated[p], random.random()))
+            chosen.update(order[:quota[stratum]])
+        if folds.k > 2:
+            chosen = _spare(chosen, rest, validated, folds.k - 2, random)
+        validated.update(chosen)
+        drawn.append(chosen)
+    return drawn
+
+
+def _spare(chosen: set[str], rest: list[str], validated: Counter, most: int, random) -> set[str]:
+    """Swap patients that would validate more than `most` times for those that validated least."""
+    kept = {p for p in chosen if validated[p] < most}
+    spare = sorted((p for p in rest if p not in chosen and validated[p] < most), key=lambda p: (validated[p], random.random()))
+    return kept | set(spare[:len(chosen) - len(kept)])
+
+
+def split_rows(test_fold: dict[str, int], validation: list[set[str]]) -> list[dict]:
+    """Rows of splits.csv, the only word on who is where: fold, patient, subset."""
+    rows = []
+    for fold, drawn in enumerate(validation):
+        for patient, tested_in in test_fold.items():
+            subset = "test" if tested_in == fold else "validation" if patient in drawn else "train"
+            rows.append({"fold": fold, "patient": patient, "subset": subset})
+    return rows

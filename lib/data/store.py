@@ -1,0 +1,140 @@
+"""Open what script 1 prepared: memory-mapped frames and targets, the tables, and the packed native truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lib.imaging.geometry import Fit
+from lib.study import InputError, Study, build, differences, plain
+from lib.workspace import Workspace, read_table, require_manifest
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """A row of cases.csv. shape: (frames, rows, columns) native; samples: its rows in samples.csv and targets.npy."""
+    index: int
+    case: str
+    patient: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    source: dict
+    turn: int
+    fit: Fit
+    samples: slice
+    content: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of some cases. frame, start, stop: int64 (S,) rows of frames.npy; rows: int64 (S,) rows of targets.npy."""
+    rows: np.ndarray
+    frame: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen) -> Samples:
+        return Samples(self.rows[chosen], self.frame[chosen], self.start[chosen], self.stop[chosen])
+
+
+class Prepared:
+    """`prepared/` of a workspace, checked against its manifest. Arrays stay on disk unless `preload`."""
+
+    def __init__(self, folder: Path, manifest: dict, preload: bool = False):
+        self.folder, self.manifest = folder, manifest
+        self.fingerprint: str = manifest["fingerprint"]
+        self.channels: int = len(manifest["channels"])
+        try:
+            self.frames = np.load(folder / "frames.npy", mmap_mode=None if preload else "r")
+            self.targets = np.load(folder / "targets.npy", mmap_mode=None if preload else "r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} has unreadable arrays ({error}): run script 1 again") from None
+        for name, array in (("frames", self.frames), ("targets", self.targets)):
+            if list(array.shape) != manifest[f"{name}_shape"]:
+                raise InputError(f"{folder / name}.npy does not have the shape in the manifest: run script 1 again")
+
+    @cached_property
+    def samples(self) -> Samples:
+        table = np.loadtxt(self.folder / "samples.csv", delimiter=",", skiprows=1, dtype=np.int64,
+                           usecols=(0, 3, 4, 5), ndmin=2)
+        return Samples(*(np.ascontiguousarray(column) for column in table.T))
+
+    @cached_property
+    def cases(self) -> list[CaseRecord]:
+        size = tuple(self.manifest["study"]["data"]["size"])
+        records, first = [], 0
+        for index, row in enumerate(read_table(self.folder / "cases.csv")):
+            geometry = json.loads(row["geometry"])
+            shape, spacing = tuple(geometry["shape"]), tuple(geometry["spacing_mm"])
+            stop = first + int(row["samples"])
+            records.append(CaseRecord(index, row["case"], row["patient"], shape, spacing, geometry["source"],
+                                      geometry["turn"], Fit.of(shape[1:], size, spacing[1:]), slice(first, stop),
+                                      row["content"]))
+            first = stop
+        return records
+
+    @cached_property
+    def splits(self) -> dict[int, dict[str, str]]:
+        """fold -> patient -> subset."""
+        folds: dict[int, dict[str, str]] = {}
+        for row in read_table(self.folder / "splits.csv"):
+            folds.setdefault(int(row["fold"]), {})[row["patient"]] = row["subset"]
+        return folds
+
+    def check_fold(self, fold: int) -> None:
+        if fold not in self.splits:
+            raise InputError(f"fold {fold} does not exist: {self.folder} has folds 0 to {max(self.splits)} "
+                             f"({len(self.splits)} in all)")
+
+    def patients(self, fold: int, subset: str) -> list[str]:
+        self.check_fold(fold)
+        return [patient for patient, where in self.splits[fold].items() if where == subset]
+
+    def cases_of(self, fold: int, subset: str) -> list[CaseRecord]:
+        patients = set(self.patients(fold, subset))
+        return [case for case in self.cases if case.patient in patients]
+
+    def samples_of(self, cases: list[CaseRecord]) -> Samples:
+        rows = [np.arange(case.samples.start, case.samples.stop) for case in cases]
+        return self.samples.take(np.concatenate(rows) if rows else np.empty(0, np.int64))
+
+    def truth(self, case: CaseRecord) -> np.ndarray:
+        """Native truth of a case: bool (classes, frames, rows, columns)."""
+        shape = (len(self.manifest["study"]["data"]["classes"]), *case.shape)
+        packed = np.load(self.folder / "truth" / f"{case.index:06d}.npy")
+        return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).astype(bool)
+
+
+def pack_truth(truth: np.ndarray) -> np.ndarray:
+    """bool (classes, frames, rows, columns) -> uint8, eight voxels to the byte."""
+    return np.packbits(truth)
+
+
+def open_prepared(space: Workspace, study: Study, overrides: list[str], preload: bool = False) -> tuple[Prepared, Study]:
+    """The prepared data, and the study with its `data:` section as it was prepared.
+
+    Raises InputError if nothing is prepared, if a `--set` touches a data key, or if the study's data keys have
+    changed since.
+    """
+    manifest = require_manifest(space.prepared, f"python 1-DataPreparation.py -s {study.name}")
+    prepared_study = manifest["study"]
+    if prepared_study["name"] != study.name:
+        raise InputError(f"{space.prepared} was prepared for study {prepared_study['name']!r}, not {study.name!r}: "
+                         "name that study with -s, or another workspace with -o")
+    touched = [text for text in overrides if text.split("=")[0].split(".")[0] == "data"]
+    if touched:
+        raise InputError(f"--set {touched[0]}: data keys are fixed when the data is prepared; give it to "
+                         "1-DataPreparation.py instead")
+    changed = differences(manifest["data_as_written"], plain(study.to_dict()["data"]), "data")
+    if changed:
+        raise InputError("the study's data keys have changed since the data was prepared ("
+                         + "; ".join(changed) + "): run 1-DataPreparation.py again")
+    study = build(Study, {**study.to_dict(), "data": prepared_study["data"]}, "")
+    return Prepared(space.prepared, manifest, preload), study

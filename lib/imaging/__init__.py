@@ -1,0 +1,1 @@
+"""Images as arrays: geometry, intensity, NIfTI files and the brain mask."""

@@ -1,0 +1,71 @@
+"""Fit frames of any size into the study's grid (scale to fit, then pad; never crop) and restore them exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where a native frame lies in the grid: resized to `scaled` pixels and placed with its corner at `corner`.
+
+    native, scaled, grid: (rows, columns); corner: (top, left), all in pixels.
+    """
+    native: tuple[int, int]
+    scaled: tuple[int, int]
+    corner: tuple[int, int]
+    grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, native: tuple[int, int], grid: tuple[int, int], spacing_mm: tuple[float, float] = (1.0, 1.0)) -> Fit:
+        """The largest fit that keeps proportions in mm; frames smaller than the grid are enlarged to fill it."""
+        extent = (native[0] * spacing_mm[0], native[1] * spacing_mm[1])
+        scale = min(grid[0] / extent[0], grid[1] / extent[1])
+        scaled = tuple(min(g, max(1, round(e * scale))) for e, g in zip(extent, grid))
+        corner = tuple((g - s) // 2 for g, s in zip(grid, scaled))
+        return cls(tuple(native), scaled, corner, tuple(grid))
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        (top, left), (rows, columns) = self.corner, self.scaled
+        return slice(top, top + rows), slice(left, left + columns)
+
+    def fit(self, frames: np.ndarray, outside: float = 0.0) -> np.ndarray:
+        """(..., *native) float32 -> (..., *grid) float32; linear, area-averaged when shrinking; padded with `outside`."""
+        shrinking = self.scaled[0] < self.native[0] or self.scaled[1] < self.native[1]
+        return self._place(frames, cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR, outside)
+
+    def fit_labels(self, labels: np.ndarray) -> np.ndarray:
+        """(..., *native) uint8 or bool -> (..., *grid) uint8; nearest neighbour, padded with 0."""
+        return self._place(labels.astype(np.uint8, copy=False), cv2.INTER_NEAREST_EXACT, 0)
+
+    def restore(self, frames: np.ndarray) -> np.ndarray:
+        """(..., *grid) float32 -> (..., *native) float32; linear."""
+        return self._take(frames, cv2.INTER_LINEAR)
+
+    def restore_labels(self, labels: np.ndarray) -> np.ndarray:
+        """(..., *grid) uint8 -> (..., *native) uint8; nearest neighbour."""
+        return self._take(labels.astype(np.uint8, copy=False), cv2.INTER_NEAREST_EXACT)
+
+    def _place(self, frames: np.ndarray, interpolation: int, outside: float) -> np.ndarray:
+        flat = frames.reshape(-1, *self.native)
+        placed = np.full((len(flat), *self.grid), outside, frames.dtype)
+        for source, target in zip(flat, placed):
+            target[self.inner] = self._resize(source, self.scaled, interpolation)
+        return placed.reshape(*frames.shape[:-2], *self.grid)
+
+    def _take(self, frames: np.ndarray, interpolation: int) -> np.ndarray:
+        flat = frames.reshape(-1, *self.grid)
+        taken = np.empty((len(flat), *self.native), frames.dtype)
+        for source, target in zip(flat, taken):
+            target[:] = self._resize(np.ascontiguousarray(source[self.inner]), self.native, interpolation)
+        return taken.reshape(*frames.shape[:-2], *self.native)
+
+    @staticmethod
+    def _resize(frame: np.ndarray, shape: tuple[int, int], interpolation: int) -> np.ndarray:
+        if frame.shape == tuple(shape):
+            return frame
+        return cv2.resize(frame, (shape[1], shape[0]), interpolation=interpolation)

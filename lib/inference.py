@@ -1,0 +1,206 @@
+"""[4] Each fold's model on its own test patients, or all folds together on new patients."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lib.data.case import CaseError, Header
+from lib.data.store import CaseRecord, Prepared, Samples
+from lib.imaging.geometry import Fit
+from lib.imaging.nifti import write_like
+from lib.onnx_model import OnnxModel
+from lib.prediction import predict_cases
+from lib.reporting.heatmaps import write_heatmap
+from lib.study import InputError, Study
+from lib.tasks import make_task
+from lib.workspace import Workspace, building, text_hash, write_json, write_table
+
+RESULTS = ("study", "run", "fold", "patient", "case", "class", "metric", "value")
+BATCH = 8
+FUSED = "all folds"
+
+
+@dataclass
+class Member:
+    """A fold's model with the task that uses its thresholds."""
+    model: OnnxModel
+    task: object
+
+
+def open_models(prepared: Prepared, study: Study, space: Workspace, name: str, onnx_dir: Path | None,
+                device: str) -> dict[int, Member]:
+    """fold -> Member, each checked against the prepared data. Raises InputError for stale or foreign models."""
+    folder = onnx_dir or space.onnx(name)
+    remedy = f"python 3-ConvertModels.py -s {study.name} -n {name}"
+    members: dict[int, Member] = {}
+    for path in sorted(folder.glob("fold*.onnx")):
+        if path.name.endswith(".candidate.onnx"):
+            continue
+        model = OnnxModel(path, device)
+        if model.study.name != study.name:
+            raise InputError(f"{path} belongs to study {model.study.name!r}, not {study.name!r}")
+        if model.meta["fingerprint"] != prepared.fingerprint:
+            raise InputError(f"{path} is stale: it was made from other prepared data. Train again, then run  {remedy}")
+        if model.fold in members:
+            raise InputError(f"{path} and {members[model.fold].model.path} are both of fold {model.fold}: run  {remedy}")
+        expected = text_hash(prepared.fingerprint, sorted(prepared.patients(model.fold, "test")))
+        if model.meta["test_patients"] != expected:
+            raise InputError(f"{path} was trained on patients that fold {model.fold} tests now: train again, then run  {remedy}")
+        members[model.fold] = Member(model, make_task(replace(model.study, measurements=study.measurements))
+                                     .with_calibration(model.meta["calibration"]))
+    if not members:
+        raise InputError(f"no models in {folder}: first run  {remedy}")
+    return dict(sorted(members.items()))
+
+
+def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, onnx_dir: Path | None, device: str,
+               progress) -> str:
+    """Score every patient with the one model that never saw it; returns what to print. Raises InputError."""
+    members = open_models(prepared, study, space, name, onnx_dir, device)
+    header = {"study": study.name, "run": name}
+    rows, evidence, cases_tested = [], [], 0
+    with building(space.results(name), keep="predict-*") as folder:
+        for fold, member in members.items():
+            series = [(case, prepared.samples_of([case])) for case in prepared.cases_of(fold, "test")]
+            outputs = predict_cases(member.model.run, prepared.frames, series, member.model.study.window, BATCH)
+            seen = []
+            for case, raw in progress(outputs, len(series), f"fold {fold}"):
+                prediction, truth = member.task.decode(raw, case), prepared.truth(case)
+                rows += tidy({**header, "fold": fold, "patient": case.patient, "case": case.case},
+                             member.task.score(prediction, truth, case))
+                seen.append(member.task.evidence(prediction, truth, case))
+                write_outputs(folder, study, member.task, prepared.frames[case.samples], prediction, truth, case)
+            rows += tidy({**header, "fold": fold}, member.task.score_set(seen))
+            evidence += seen
+            cases_tested += len(series)
+        rows += tidy(header, next(iter(members.values())).task.score_set(evidence))
+        write_table(folder / "results.csv", RESULTS, rows)
+        summary = write_summary(folder / "summary.csv", rows)
+        write_json(folder / "manifest.json", {"study": study.name, "run": name, "fingerprint": prepared.fingerprint,
+                                              "folds": sorted(members), "finished": {k: m.model.meta["finished"] for k, m in members.items()}})
+        from lib.reporting.results import draw_results
+        draw_results(folder / "figures", rows)
+    absent = [fold for fold in sorted(prepared.splits) if fold not in members]
+    notes = [f"ONLY {len(members)} of {len(prepared.splits)} folds have a model; fold {', '.join(map(str, absent))} was "
+             "not tested"] if absent else []
+    provider = next(iter(members.values())).model.provider.removesuffix("ExecutionProvider")
+    return "\n".join([f"{cases_tested} held-out cases, each by the model of the fold that never saw it, on {provider}",
+                      *notes, headline(summary), f"results: {space.results(name)}"])
+
+
+def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str, root: Path, onnx_dir: Path | None,
+                   device: str, progress) -> str:
+    """Predict new patients with all folds together; scored where truth is present. Returns what to print.
+
+    A case whose images were prepared for training is predicted only by the fold that tests its patient.
+    """
+    from lib.preparation import content_hash, to_grid
+    from lib.readers import make_reader
+    members = open_models(prepared, study, space, name, onnx_dir, device)
+    reader = make_reader(study.data)
+    scan = reader.headers(root, labels=False)
+    labelled = {h.case: h for h in reader.headers(root, labels=True).headers}
+    if not scan.headers:
+        raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
+    known = {case.content: case for case in prepared.cases}
+    names = {case.patient for case in prepared.cases}
+    notes = [f"left out: {problem}" for problem in scan.problems]
+    target = space.results(name) / f"predict-{root.resolve().name}"
+    header, rows, evidence = {"study": study.name, "run": name}, [], []
+    with building(target) as folder:
+        for entry in progress(scan.headers, len(scan.headers), "predict"):
+            try:
+                case = reader.read(root, labelled.get(entry.case, entry), labels=entry.case in labelled)
+            except CaseError as error:
+                notes.append(f"left out: {error.problem}")
+                continue
+            twin = known.get(content_hash(case))
+            voters = members if twin is None else {f: m for f, m in members.items()
+                                                   if prepared.splits[f].get(twin.patient) == "test"}
+            if twin is not None:
+                where = f"fold {next(iter(voters))} alone" if voters else "no model: left out"
+                notes.append(f"{entry.case}: the images of {twin.case} of the prepared data; predicted by {where}")
+                if not voters:
+                    continue
+            elif entry.patient in names:
+                notes.append(f"{entry.case}: a patient of the prepared data has this name, but other images; if it is "
+                             "the same patient, the models may have trained on them")
+            record = record_of(case.header, study)
+            frames = to_grid(case, record.fit, study)
+            samples = whole_series(len(frames))
+            predictions = [member.task.decode(next(predict_cases(member.model.run, frames, [(record, samples)],
+                                                                 member.model.study.window, BATCH))[1], record)
+                           for member in voters.values()]
+            task = next(iter(voters.values())).task
+            prediction = task.fuse(predictions)
+            truth = task.native_truth(case) if case.truth else None
+            cells = {**header, "fold": "", "patient": entry.patient, "case": entry.case}
+            if truth is None:
+                rows += tidy(cells, task.measure(prediction, record))
+            else:
+                rows += tidy(cells, task.score(prediction, truth, record))
+                evidence.append(task.evidence(prediction, truth, record))
+            write_outputs(folder, study, task, frames, prediction, truth, record)
+            write_volume(folder / "agreement" / f"{entry.case}.nii.gz", task.agreement(predictions), record)
+        if not rows:
+            raise InputError(f"nothing could be predicted in {root}:\n  " + "\n  ".join(notes))
+        if evidence:
+            rows += tidy(header, task.score_set(evidence))
+        write_table(folder / "results.csv", RESULTS, rows)
+        summary = write_summary(folder / "summary.csv", rows)
+    return "\n".join([*notes, f"{len({row['case'] for row in rows if row.get('case')})} cases predicted by "
+                      f"{len(members)} folds together, {len(evidence)} of them scored",
+                      *([headline(summary)] if evidence else []), f"results: {target}"])
+
+
+def record_of(header: Header, study: Study) -> CaseRecord:
+    """A case that is not in the prepared arrays, as the tasks know cases."""
+    return CaseRecord(0, header.case, header.patient, header.shape, header.spacing_mm, header.source, header.turn,
+                      Fit.of(header.shape[1:], study.data.size, header.spacing_mm[1:]), slice(0, header.shape[0]), "")
+
+
+def whole_series(frames: int) -> Samples:
+    index = np.arange(frames)
+    return Samples(index, index, np.zeros(frames, np.int64), np.full(frames, frames))
+
+
+def tidy(cells: dict, scores: dict) -> list[dict]:
+    """Rows of results.csv from {(class, metric): value}."""
+    return [{**cells, "class": name, "metric": metric, "value": float(value)} for (name, metric), value in scores.items()]
+
+
+def write_outputs(folder: Path, study: Study, task, frames, prediction, truth, case: CaseRecord) -> None:
+    write_volume(folder / "predictions" / f"{case.case}.nii.gz", task.volume(prediction), case)
+    if study.report.heatmaps:
+        write_heatmap(folder / "heatmaps", task, frames, prediction, truth, case)
+
+
+def write_volume(path: Path, volume: np.ndarray, case: CaseRecord) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_like(path, volume, case.source)
+
+
+def write_summary(path: Path, rows: list[dict]):
+    from lib.evaluation.statistics import SUMMARY_COLUMNS, summarise
+    summary = summarise([{column: row.get(column, "") for column in RESULTS} for row in rows])
+    records = json.loads(summary.to_json(orient="records", double_precision=15))
+    write_table(path, SUMMARY_COLUMNS, records)
+    return records
+
+
+def headline(summary: list[dict]) -> str:
+    """The numbers that a person looks for first."""
+    shown = ("dice", "hd95_mm", "false_positive_ml", "presence_roc_auc", "presence_kappa", "empty_truth_cases")
+    lines = [f"{'class':<16} {'metric':<18} {'mean over folds':>16} {'pooled [95 % interval]':>28} {'patients':>9}"]
+    for row in summary:
+        if row["metric"] not in shown or row["estimate"] is None:
+            continue
+        spread = "" if row["mean"] is None else f"{row['mean']:.3f}" + ("" if row["sd"] is None else f" (SD {row['sd']:.3f})")
+        interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+        patients = "" if row["patients"] is None else f"{row['patients']:.0f}"
+        lines.append(f"{row['class']:<16} {row['metric']:<18} {spread:>16} {row['estimate']:>10.3f}{interval:<18} {patients:>9}")
+    return "\n".join(lines)

@@ -1,0 +1,27 @@
+"""Example data of every study, made on the spot: a registry from study name to maker."""
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Callable
+
+# A maker is called as maker(folder, patients, seed, size=...), writes the study's input layout under
+# folder and returns the folders or files that it made. "module:function" is imported on first use.
+PHANTOMS: dict[str, str | Callable[..., list[Path]]] = {
+    "flair_visibility": "lib.phantoms.stroke:make_stroke_patients",
+}
+SIZES = ("small", "demo", "full")
+
+
+def phantom_maker(study: str) -> Callable[..., list[Path]]:
+    """The maker of a study's example data.
+
+    Raises ValueError, listing the known studies, for a name that is not in the registry.
+    """
+    if study not in PHANTOMS:
+        raise ValueError(f"no example data for study '{study}'; known: {', '.join(sorted(PHANTOMS))}")
+    maker = PHANTOMS[study]
+    if isinstance(maker, str):
+        module, function = maker.split(":")
+        maker = getattr(import_module(module), function)
+    return maker

@@ -1,0 +1,275 @@
+"""[1] Raw files to memory-mapped arrays and patient folds: checked, in parallel, rebuilt only when something changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lib.data.case import Case, CaseError, CaseProblem, Header
+from lib.data.folds import deal_folds, draw_validation, split_rows
+from lib.data.store import pack_truth
+from lib.imaging.geometry import Fit
+from lib.imaging.intensity import zscore, zscore_parameters
+from lib.readers import make_reader
+from lib.study import InputError, Study, differences, plain
+from lib.tasks import make_task
+from lib.workspace import Workspace, building, file_hash, read_manifest, text_hash, write_manifest, write_table
+
+PACKAGES = ("numpy", "nibabel", "opencv-python", "scikit-learn", "connected-components-3d")
+DISK_RESERVE = 64 * 2**20  # bytes that must stay free beside the arrays
+CUT_WARNING = 0.05  # share of a region outside its parent that deserves a line
+
+
+@dataclass
+class Outcome:
+    """What script 1 did. changed: why it (re)built; empty and `built` False: nothing to do."""
+    built: bool
+    cases: int
+    samples: int
+    folder: Path
+    changed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    rejected: list[CaseProblem] = field(default_factory=list)
+    patients_without_training: int = 0
+
+
+def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs: int = 2, skip_bad: bool = False,
+            progress=None) -> Outcome:
+    """Prepare the cases under `root`.
+
+    as_written: the study before command-line overrides, kept so that later scripts notice an edited YAML.
+    Raises InputError listing every bad case at once, unless `skip_bad`.
+    """
+    cv2.setNumThreads(1)  # the cases are the parallel work
+    reader, task = make_reader(study.data), make_task(study)
+    scan = reader.headers(root)
+    notes = [f"skipped (none of the study's files): {', '.join(scan.ignored)}"] if scan.ignored else []
+    stop_if_bad(scan.problems, skip_bad)
+    headers = scan.headers
+    if not headers:
+        raise InputError(f"no usable case in {root}: expected a folder per patient holding "
+                         f"{', '.join(reader.channel_names)} (see 'Input' in the README)")
+    sources = parallel(lambda header: source_hashes(root, header), headers, jobs)
+    key = {"data": {k: v for k, v in study.to_dict()["data"].items() if k != "input"},
+           "cases": {h.case: {"patient": h.patient, "files": s} for h, s in zip(headers, sources)}}
+    key = plain(key)
+    old = read_manifest(space.prepared)
+    changed = differences(old["key"], key) if old else []
+    if old and not changed and old["study"]["name"] == study.name and (skip_bad or not old["rejected"]):
+        return Outcome(False, len(headers), old["frames_shape"][0], space.prepared, [], notes, scan.problems)
+
+    with building(space.prepared) as folder:
+        kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
+                              progress)
+        rejected = [*scan.problems, *rejected]
+        notes += write_tables(folder, study, task, kept, rejected)
+        manifest = {
+            "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
+            "fingerprint": text_hash(key, sorted(p.case for p in rejected)), "channels": list(reader.channel_names),
+            "rejected": [str(problem) for problem in rejected], "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
+            "packages": {name: version(name) for name in PACKAGES},
+        }
+        write_manifest(folder, plain(manifest))
+    return Outcome(True, len(kept.headers), kept.frames_shape[0], space.prepared, changed, notes, rejected,
+                   kept.never_training)
+
+
+def source_hashes(root: Path, header: Header) -> dict[str, str]:
+    try:
+        return {file: file_hash(root / file) for file in header.files.values()}
+    except OSError as error:
+        raise InputError(f"{header.case}: {error.filename}: cannot be read ({error.strerror})") from None
+
+
+def stop_if_bad(problems: list[CaseProblem], skip_bad: bool) -> None:
+    if problems and not skip_bad:
+        lines = "\n  ".join(map(str, problems))
+        raise InputError(f"{len(problems)} case{'s' if len(problems) > 1 else ''} cannot be used (--skip-bad leaves "
+                         f"such cases out):\n  {lines}")
+
+
+def parallel(function, items, jobs: int, progress=None) -> list:
+    """function(item) for each item, in order, in `jobs` threads (the work is in zlib, OpenCV and NumPy)."""
+    from joblib import Parallel, delayed
+    results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(delayed(function)(i) for i in items)
+    return list(progress(results, len(items)) if progress else results)
+
+
+@dataclass
+class Filled:
+    """Per case that was written: its header, native region volumes (mL), the share cut by its parent, content hash."""
+    headers: list[Header]
+    facts: list[dict]
+    frames_shape: tuple[int, ...]
+    targets_shape: tuple[int, ...]
+    never_training: int = 0
+
+
+def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, progress) -> tuple[Filled, list[CaseProblem]]:
+    """Write the arrays, each worker straight into its rows. Bad cases found on the way are left out and it starts over."""
+    rejected: list[CaseProblem] = []
+    while True:
+        starts = np.cumsum([0] + [h.shape[0] for h in headers])
+        data, total = study.data, int(starts[-1])
+        frames_shape = (total, headers[0].channels, *data.size)
+        targets_shape = task.targets_shape(total, data.size)
+        check_disk(workspace, frames_shape, data.store, targets_shape, headers, len(data.classes))
+        frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.dtype(data.store), frames_shape)
+        targets = np.lib.format.open_memmap(folder / "targets.npy", "w+", np.uint8, targets_shape)
+        (folder / "truth").mkdir(exist_ok=True)
+
+        def write(index: int) -> dict | CaseProblem:
+            try:
+                rows = slice(starts[index], starts[index + 1])
+                case = reader.read(root, headers[index])
+                truth = task.native_truth(case)
+                fit = Fit.of(case.header.shape[1:], data.size, case.header.spacing_mm[1:])
+                frames[rows] = to_grid(case, fit, study)
+                targets[rows] = task.encode(truth, fit)
+                np.save(folder / "truth" / f"{index:06d}.npy", pack_truth(truth))
+                return case_facts(case, truth, study)
+            except CaseError as error:
+                return error.problem
+
+        facts = parallel(write, range(len(headers)), jobs, progress)
+        frames.flush()
+        targets.flush()
+        bad = [f for f in facts if isinstance(f, CaseProblem)]
+        if not bad:
+            return Filled(headers, facts, frames_shape, targets_shape), rejected
+        stop_if_bad(bad, skip_bad)
+        rejected += bad
+        names = {problem.case for problem in bad}
+        headers = [h for h in headers if h.case not in names]
+        if not headers:
+            raise InputError("every case is bad:\n  " + "\n  ".join(map(str, rejected)))
+        shutil.rmtree(folder / "truth")
+
+
+def to_grid(case: Case, fit: Fit, study: Study) -> np.ndarray:
+    """Frames of a case as stored: (frames, channels, rows, columns) of the study's dtype, normalised and fitted."""
+    channels = []
+    for index, native in enumerate(case.frames):
+        if study.data.intensity == "none":
+            channels.append(fit.fit(native))
+            continue
+        try:
+            mean, deviation = zscore_parameters(native, case.foreground)
+        except ValueError as error:
+            raise CaseError(case.header.case, "", f"channel {index + 1}: {error} inside the brain mask") from None
+        # the margin gets what air has, not the brain's mean
+        air = float(zscore(0.0, mean, deviation, study.data.clip))
+        channels.append(fit.fit(zscore(native, mean, deviation, study.data.clip), outside=air))
+    grid = np.stack(channels, axis=1)
+    if study.data.store == "uint8":
+        return np.clip(np.rint(grid), 0, 255).astype(np.uint8)
+    return grid.astype(np.float16)
+
+
+def case_facts(case: Case, truth: np.ndarray, study: Study) -> dict:
+    """What cases.csv and the strata need, measured on the native grid."""
+    voxel_ml = float(np.prod(case.header.spacing_mm)) / 1000
+    facts = {"content": content_hash(case)}
+    for name, mask in zip(study.data.classes, truth):
+        count = int(np.count_nonzero(mask))
+        drawn = int(np.count_nonzero(case.truth[name]))
+        facts[f"volume_ml_{name}"] = count * voxel_ml
+        facts[f"cut_{name}"] = 1 - count / drawn if drawn else 0.0
+    return facts
+
+
+def content_hash(case: Case) -> str:
+    """Of the decoded voxels: the same scan under another name or compression has the same hash."""
+    import hashlib
+    return hashlib.blake2b(case.frames, digest_size=16).hexdigest()
+
+
+def check_disk(workspace: Path, frames_shape, store, targets_shape, headers, classes: int) -> None:
+    truth = sum(int(np.prod(h.shape)) for h in headers) * classes // 8
+    needed = int(np.prod(frames_shape, dtype=np.int64)) * np.dtype(store).itemsize + int(np.prod(targets_shape)) + truth
+    free = shutil.disk_usage(workspace).free
+    if needed + DISK_RESERVE > free:
+        raise InputError(f"{workspace} has {free / 2**30:.2f} GiB free, but the arrays need {needed / 2**30:.2f} GiB: "
+                         "free some space, or put the workspace on another disk with -o/--workspace")
+
+
+def write_tables(folder: Path, study: Study, task, kept: Filled, rejected: list[CaseProblem]) -> list[str]:
+    """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv); returns what the user should know."""
+    headers, facts, names = kept.headers, kept.facts, study.data.classes
+    patients, notes = group_duplicates(headers, facts)
+    notes += cut_notes(headers, facts, names)
+    write_samples(folder, headers, patients)
+    write_table(folder / "cases.csv",
+                ["case", "patient", "samples", "files", "geometry", "content", *(f"volume_ml_{n}" for n in names)],
+                [{"case": h.case, "patient": p, "samples": h.shape[0], "files": json.dumps(h.files),
+                  "geometry": json.dumps({"shape": h.shape, "spacing_mm": h.spacing_mm, "turn": h.turn,
+                                          "source": h.source}), **f} for h, p, f in zip(headers, patients, facts)])
+    strata = task.strata(patients, facts)
+    folds = study.data.folds
+    test_fold = deal_folds(list(strata), list(strata.values()), folds)
+    validation = draw_validation(test_fold, strata, folds)
+    write_table(folder / "folds.csv", ["patient", "fold", "stratum"],
+                [{"patient": p, "fold": test_fold[p], "stratum": strata[p][0]} for p in strata])
+    rows = split_rows(test_fold, validation)
+    write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
+    kept.never_training = len(set(strata) - {r["patient"] for r in rows if r["subset"] == "train"})
+    if not all(validation):
+        notes.append("too few patients for a validation set in some folds: those folds will keep their LAST epoch")
+    if kept.never_training:
+        notes.append(f"{kept.never_training} patients never train, because two folds leave each patient one chance: "
+                     "use -k 3 or more, or -v 0")
+    if rejected:
+        write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
+    return notes
+
+
+def write_samples(folder: Path, headers: list[Header], patients: list[str]) -> None:
+    """One sample per frame; its series is its case."""
+    rows, start = [], 0
+    for header, patient in zip(headers, patients):
+        stop = start + header.shape[0]
+        rows += [{"sample": frame, "case": header.case, "patient": patient, "frame": frame, "series_start": start,
+                  "series_stop": stop} for frame in range(start, stop)]
+        start = stop
+    write_table(folder / "samples.csv", ["sample", "case", "patient", "frame", "series_start", "series_stop"], rows)
+
+
+def group_duplicates(headers: list[Header], facts: list[dict]) -> tuple[list[str], list[str]]:
+    """Patient of each case; cases with identical images become one patient, so that no fold can leak them."""
+    group = {header.patient: header.patient for header in headers}
+    first: dict[str, Header] = {}
+    notes = []
+    for header, fact in zip(headers, facts):
+        twin = first.setdefault(fact["content"], header)
+        mine, other = group[header.patient], group[twin.patient]
+        if mine != other:
+            group = {patient: other if leader == mine else leader for patient, leader in group.items()}
+            notes.append(f"{header.case} holds the very images of {twin.case}: treated as one patient")
+    return [group[header.patient] for header in headers], notes
+
+
+def cut_notes(headers: list[Header], facts: list[dict], names) -> list[str]:
+    return [f"{h.case}: {f[f'cut_{n}']:.0%} of {n} lies outside its parent region and was cut off; look at its masks"
+            for h, f in zip(headers, facts) for n in names if f[f"cut_{n}"] > CUT_WARNING]
+
+
+def describe(outcome: Outcome, study: Study) -> str:
+    """What to print after `prepare`."""
+    lines = list(outcome.notes)
+    if not outcome.built:
+        return "\n".join([*lines, f"nothing has changed: {outcome.cases} cases are prepared in {outcome.folder}"])
+    if outcome.changed:
+        shown = outcome.changed[:8] + ([f"and {len(outcome.changed) - 8} more"] if len(outcome.changed) > 8 else [])
+        lines.append("prepared again, because of:  " + ";  ".join(shown))
+    lines += [f"left out: {problem}" for problem in outcome.rejected]
+    if outcome.rejected:
+        lines.append(f"{len(outcome.rejected)} cases left out, listed in {outcome.folder / 'rejected.csv'}")
+    folds = study.data.folds
+    lines.append(f"{outcome.cases} cases, {outcome.samples} samples, {folds.k} folds -> {outcome.folder}")
+    return "\n".join(lines)

@@ -1,0 +1,26 @@
+"""Plug point 1: how do raw files become cases? A dict from `data.reader.kind` to a reader class.
+
+A reader is a frozen dataclass whose fields are its keys in the YAML. It offers
+
+    headers(root, labels) -> Scan        the cases of a folder: files, shapes, spacing; checked, no pixels read
+    read(root, header, labels) -> Case   frames on the native grid, and the truth if `labels`
+
+Both report bad files as `CaseProblem`s, so that all of them can be listed at once.
+"""
+
+from __future__ import annotations
+
+from lib.readers.nifti import NiftiFolders
+from lib.study import Data, build, one_of
+
+READERS = {
+    "nifti_folders": NiftiFolders,
+}
+
+
+def make_reader(data: Data):
+    """The reader that `data.reader.kind` names, with its keys checked. Raises InputError."""
+    options = dict(data.reader)
+    kind = options.pop("kind", None)
+    one_of(kind, tuple(READERS), "data.reader.kind")
+    return build(READERS[kind], options, "data.reader", data=data)

@@ -1,0 +1,51 @@
+"""Overlays of one case: a colour NIfTI on the native grid, and a picture of its worst and best frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lib.imaging.nifti import as_rgb, write_like
+
+FRAMES = 3  # of the worst, and of the best
+PANEL_PX = 320
+MARGIN_PX = 22
+TEXT = (235, 235, 235)
+
+
+def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> None:
+    """`<case>.nii.gz` (RGB) and `<case>.png` under `folder`. frames: (n, channels, *grid), as stored."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_like(folder / f"{case.case}.nii.gz", as_rgb(task.draw(frames, prediction, None, case)), case.source)
+    scores = task.frame_scores(prediction, truth)
+    chosen = worst_and_best(scores)
+    picture = contact_sheet(task, frames, prediction, truth, case, scores, chosen)
+    cv2.imwrite(str(folder / f"{case.case}.png"), picture[..., ::-1])
+
+
+def worst_and_best(scores: np.ndarray) -> list[tuple[str, int]]:
+    """(label, frame) of up to FRAMES worst and best frames that have a score; the middle frame if none has."""
+    order = [int(i) for i in np.argsort(scores, kind="stable") if not np.isnan(scores[i])]
+    if not order:
+        return [("no region", len(scores) // 2)]
+    half = min(FRAMES, (len(order) + 1) // 2)
+    return [("worst", i) for i in order[:half]] + [("best", i) for i in order[half:][-FRAMES:][::-1]]
+
+
+def contact_sheet(task, frames, prediction, truth, case, scores, chosen) -> np.ndarray:
+    """uint8 RGB: a column per frame, the plain image above its overlay."""
+    indices = [frame for _, frame in chosen]
+    scale = max(1, round(PANEL_PX / max(case.shape[1:])))
+    nothing = type(prediction)(np.zeros_like(prediction.probabilities), np.zeros_like(prediction.masks), prediction.thresholds)
+    plain = task.draw(frames, nothing, None, case, indices, scale)
+    painted = task.draw(frames, prediction, truth, case, indices, scale)
+    columns = []
+    for (label, frame), below, above in zip(chosen, painted, plain):
+        column = np.concatenate([np.rot90(above, case.turn), np.rot90(below, case.turn)])
+        column = cv2.copyMakeBorder(column, MARGIN_PX, 0, 0, 2, cv2.BORDER_CONSTANT)
+        score = "" if np.isnan(scores[frame]) else f" {scores[frame]:.2f}"
+        cv2.putText(column, f"{label}, frame {frame + 1}{score}", (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, TEXT, 1, cv2.LINE_AA)
+        columns.append(column)
+    return np.concatenate(columns, axis=1)

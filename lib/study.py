@@ -1,0 +1,280 @@
+"""A study: the YAML that a user writes, as frozen dataclasses. Unknown keys and wrong types are errors.
+
+Everything under `data:` shapes the prepared arrays and is fixed by script 1; the other sections may change from
+run to run. Readers, tasks and networks declare their own keys as annotated parameters, and `build` checks them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+import yaml
+
+STUDIES = Path(__file__).resolve().parents[1] / "studies"
+
+
+class InputError(Exception):
+    """Bad input. The message is for the person at the shell; the scripts print it and exit with code 2."""
+
+
+def require(condition: bool, key: str, found: Any, expected: str) -> None:
+    if not condition:
+        raise InputError(f"{key}: found {found}, expected {expected}")
+
+
+def one_of(value: str, known: Sequence[str], key: str) -> None:
+    if value not in known:
+        close = difflib.get_close_matches(str(value), known, 1)
+        raise InputError(f"{key}: unknown {value!r}{f' (did you mean {close[0]!r}?)' if close else ''}; "
+                         f"known: {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Folds:
+    """How patients are dealt. `valid_proportion` is the share of the non-test patients of a fold."""
+    k: int = 10
+    valid_proportion: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self):
+        require(self.k >= 2, "data.folds.k", f"{self.k} folds", "at least 2")
+        require(0 <= self.valid_proportion < 1, "data.folds.valid_proportion", self.valid_proportion, "0 <= v < 1")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is baked into `prepared/`: changing a key here means running script 1 again."""
+    reader: dict
+    classes: tuple[str, ...]
+    input: str = "input_data"
+    inside: dict[str, str] = field(default_factory=dict)  # region -> the region that it lies inside
+    encoding: str = "regions"  # regions (may overlap, sigmoid) | exclusive (one class per pixel, softmax)
+    size: tuple[int, int] = (256, 256)  # rows, columns of the common grid
+    intensity: str = "zscore"  # zscore (inside the brain, or the whole volume without a brain mask) | none
+    clip: float = 10.0  # z-scores beyond +-clip are clipped
+    store: str = "float16"  # float16 | uint8
+    folds: Folds = Folds()
+
+    def __post_init__(self):
+        one_of(self.encoding, ("regions", "exclusive"), "data.encoding")
+        one_of(self.intensity, ("zscore", "none"), "data.intensity")
+        one_of(self.store, ("float16", "uint8"), "data.store")
+        require(len(self.classes) > 0, "data.classes", "none", "at least one class")
+        require(len(set(self.classes)) == len(self.classes), "data.classes", list(self.classes), "different names")
+        require(min(self.size) >= 8, "data.size", list(self.size), "at least 8 x 8")
+        for child, parent in self.inside.items():
+            for name in (child, parent):
+                one_of(name, self.classes, "data.inside")
+            require(self.classes.index(parent) < self.classes.index(child), "data.inside", f"{child}: {parent}",
+                    "the outer region before the inner one in data.classes")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sample is `frames` frames at `stride`, centred on its own frame and clamped to its series."""
+    frames: int = 1
+    stride: int = 1
+
+    def __post_init__(self):
+        require(self.frames >= 1 and self.stride >= 1, "window", f"{self.frames} frames at {self.stride}", ">= 1")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The only training loop's settings."""
+    epochs: int = 60
+    batch_size: int = 16
+    optimizer: str = "adamw"  # sgd | adam | adamw
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9  # sgd only
+    schedule: str = "poly"  # constant | plateau | cosine_restarts | one_cycle | poly
+    schedule_options: dict = field(default_factory=dict)  # that schedule's own keys, such as {T_0: 5, T_mult: 2}
+    accumulate: int = 1  # batches per optimiser step
+    clip_norm: float = 1.0  # of the gradient; 0 leaves it alone
+    amp: bool = True  # bf16 autocast where the device has bf16 units
+    patience: int = 15  # epochs without a better validation score before stopping; 0 never stops early
+    select: str = "dice"  # validation metric of the best checkpoint, METRIC or METRIC/CLASS; `loss` is possible
+    seed: int = 0
+
+    def __post_init__(self):
+        for key in ("epochs", "batch_size", "accumulate"):
+            require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
+        require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
+        for key in ("patience", "clip_norm", "weight_decay"):
+            require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training batch. Each pair is a uniform range; `probability` is per transform."""
+    probability: float = 0.5
+    flip_rows: bool = False
+    flip_columns: bool = True
+    rotation_deg: tuple[float, float] = (-15.0, 15.0)
+    zoom: tuple[float, float] = (0.9, 1.1)
+    translation: tuple[float, float] = (-0.05, 0.05)  # share of the frame
+    brightness: tuple[float, float] = (-0.2, 0.2)  # added, in units of the stored frames' spread
+    contrast: tuple[float, float] = (0.8, 1.25)
+    noise_level: tuple[float, float] = (0.0, 0.1)  # standard deviation of added Gaussian noise
+
+
+@dataclass(frozen=True)
+class Tracking:
+    trackers: tuple[str, ...] = ("wandb",)
+    project: str = "FVV"
+    pictures: bool = True  # validation pictures go to the tracker (and to its server, if you are logged in)
+
+
+@dataclass(frozen=True)
+class Report:
+    figures: bool = True  # script 1 draws the data set
+    heatmaps: bool = True  # script 4 draws every patient
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study. `task`, `network` and `data.reader` are mappings with a `kind`/`name`, checked by their plug point."""
+    name: str
+    data: Data
+    task: dict
+    network: dict
+    title: str = ""
+    run: str = "FVV"  # name of the run when -n is not given
+    window: Window = Window()
+    training: Training = Training()
+    augmentation: Augmentation = Augmentation()
+    tracking: Tracking = Tracking()
+    report: Report = Report()
+    measurements: dict[str, dict] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Study:
+    """Read `studies/NAME.yaml` or a path, apply `key.path=value` overrides, check everything.
+
+    Raises InputError that names the file and the key.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = STUDIES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
+        raise InputError(f"no study {name_or_path!r} ({path} is not a file); shipped studies: {known}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected keys and values, found {type(values).__name__}")
+    for override in overrides:
+        apply_override(values, override)
+    try:
+        return build(Study, values, "")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def apply_override(values: dict, override: str) -> None:
+    """`training.epochs=5` into the nested mapping, in place; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {override!r}: expected key.path=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {override!r}: {parent} holds no keys")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override!r}: the value is not valid YAML") from None
+
+
+def study_from_dict(values: Mapping) -> Study:
+    """The inverse of `Study.to_dict`, for studies stored in manifests, checkpoints and ONNX files."""
+    return build(Study, values, "")
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """Lines `key: old -> new` for two nested mappings."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = list(old) + [k for k in new if k not in old]
+        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]
+    old, new = plain(old), plain(new)
+    return [] if old == new else [f"{key}: {old} -> {new}"]
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, all the way down: what YAML and JSON can hold."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def build(target: Callable, values: Mapping, where: str, **given):
+    """Call `target` (a dataclass or function) with `values`, checked against its annotated parameters.
+
+    `given` are arguments that come from the code, not from the user. Raises InputError naming the key.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where or 'study'}: expected keys and values, found {values!r}")
+    hints = typing.get_type_hints(target)
+    parameters = {n: p for n, p in inspect.signature(target).parameters.items() if n not in given}
+    arguments = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in parameters:
+            close = difflib.get_close_matches(str(key), parameters, 1)
+            raise InputError(f"unknown key {path}{f' (did you mean {close[0]}?)' if close else ''}; "
+                             f"known here: {', '.join(parameters) or 'none'}")
+        arguments[key] = convert(value, hints.get(key, Any), path)
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in arguments:
+            raise InputError(f"missing key {f'{where}.' if where else ''}{key}")
+    return target(**arguments, **given)
+
+
+def convert(value: Any, expected: Any, where: str) -> Any:
+    """`value` as the annotated type, or InputError. Lists become tuples; `1e-4` is a number, as people expect."""
+    origin, options = typing.get_origin(expected), typing.get_args(expected)
+    if expected is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for option in options:
+            try:
+                return convert(value, option, where)
+            except InputError:
+                continue
+    elif expected is type(None):
+        if value is None:
+            return None
+    elif dataclasses.is_dataclass(expected):
+        return build(expected, value, where)
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            kinds = [options[0]] * len(value) if options[-1] is Ellipsis else options
+            if len(kinds) == len(value):
+                return tuple(convert(v, k, where) for v, k in zip(value, kinds))
+    elif origin is dict or expected is dict:
+        if isinstance(value, Mapping):
+            kind = options[1] if options else Any
+            return {str(k): convert(v, kind, f"{where}.{k}") for k, v in value.items()}
+    elif expected is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    elif expected in (int, str, bool) and type(value) is expected:
+        return value
+    shown = getattr(expected, "__name__", str(expected)) if not options else str(expected).replace("typing.", "")
+    raise InputError(f"{where}: expected {shown}, found {value!r}")

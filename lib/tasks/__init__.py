@@ -1,0 +1,41 @@
+"""Plug point 2: what does the network say, how is it trained, scored and drawn? A dict from `task.kind` to a class.
+
+A task is a frozen dataclass whose fields are its keys in the YAML. This is the face that the stages use:
+
+    outputs                          units or channels that the network must give
+    targets_shape(samples, size)     shape of targets.npy
+    native_truth(case)               truth on the native grid, as it is stored and scored
+    encode(truth, fit)               rows of targets.npy
+    strata(patients, facts)          labels by which patients are dealt into folds
+    transform(targets, warp)         targets under the batch's geometric augmentation
+    loss(outputs, targets)           one scalar and its named parts; the same in training and validation
+    decode(outputs, case)            network outputs of a whole case -> prediction on the native grid
+    fuse(predictions)                several predictions of one case -> one
+    volume(prediction)               what is saved for the user; `agreement(predictions)` how far the folds agree
+    score(prediction, truth, case)   {(class, metric): value} of one case
+    measure(prediction, case)        the read-outs of a case without truth
+    evidence(prediction, truth, case)  the little that calibrate and score_set need of one case
+    score_set(evidence)              {(class, metric): value} that need the whole set
+    calibrate(...)                   thresholds from validation; `with_calibration` gives the task that uses them
+    draw(frames, prediction, truth, case)     the picture of every frame; `picture` is one, for a tracker
+    frame_scores(prediction, truth)  which frames went best and worst
+
+Tasks touch no files and no networks, and import torch only inside `loss` and `transform`.
+"""
+
+from __future__ import annotations
+
+from lib.study import Study, build, one_of
+from lib.tasks.segmentation import Segmentation
+
+TASKS = {
+    "segmentation": Segmentation,
+}
+
+
+def make_task(study: Study):
+    """The task that `task.kind` names, with its keys checked. Raises InputError."""
+    options = dict(study.task)
+    kind = options.pop("kind", None)
+    one_of(kind, tuple(TASKS), "task.kind")
+    return build(TASKS[kind], options, "task", data=study.data, measurements=study.measurements, calibration={})

@@ -1,0 +1,168 @@
+"""Where everything lies in a workspace, atomic writes, and the manifest that says what was prepared."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Mapping, Sequence
+
+from lib.study import InputError
+
+FORMAT = 1  # of prepared/; a change of what script 1 computes raises it, so that old arrays are seen as stale
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Every path of one study's workspace (see the file contract in the README)."""
+    root: Path
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "prepared"
+
+    def run(self, name: str) -> Path:
+        return self.root / "runs" / name
+
+    def fold(self, name: str, fold: int) -> Path:
+        return self.run(name) / f"fold{fold}"
+
+    def onnx(self, name: str) -> Path:
+        return self.root / "onnx" / name
+
+    def results(self, name: str) -> Path:
+        return self.root / "results" / name
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; it takes its place only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the name keeps the suffix, because writers such as nibabel choose their format by it
+    temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def cell(value: Any) -> Any:
+    """A table cell: floats in ten significant digits (so that files compare), NaN as an empty cell."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.10g}"
+    return "" if value is None else value
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:
+    """Write a CSV atomically; a row is a mapping from column name to value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def text_hash(*parts: Any) -> str:
+    """A short hash of JSON-able parts, the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def building(folder: Path, keep: str = "") -> Iterator[Path]:
+    """Build `folder` as `folder.partial`; it takes its place only when the block ends well.
+
+    keep: a pattern of entries of the old folder that move into the new one.
+
+    A kill at any moment leaves the last whole folder, or (between the two renames) `folder.old`, which the
+    next `recover` puts back.
+    """
+    recover(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        for entry in folder.glob(keep) if keep else ():
+            os.replace(entry, partial / entry.name)
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Finish or undo a replacement of `folder` that was killed between its two renames."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+TABLES = ("samples.csv", "cases.csv", "folds.csv", "splits.csv")
+
+
+def write_manifest(prepared: Path, manifest: dict) -> None:
+    """Written last: without it nothing counts as prepared. It seals the four tables with their hashes."""
+    tables = {name: file_hash(prepared / name) for name in TABLES}
+    write_json(prepared / "manifest.json", {"format": FORMAT, **manifest, "tables": tables})
+
+
+def read_manifest(prepared: Path) -> dict | None:
+    """The manifest, or None if nothing is prepared (or by another version of the format)."""
+    recover(prepared)
+    path = prepared / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        manifest = read_json(path)
+    except ValueError:
+        raise InputError(f"{path} is not readable: delete {prepared} and run script 1 again") from None
+    return manifest if manifest.get("format") == FORMAT else None
+
+
+def require_manifest(prepared: Path, remedy: str) -> dict:
+    """The manifest of a whole, untouched `prepared/`, or an InputError that names the command to run."""
+    manifest = read_manifest(prepared)
+    if manifest is None:
+        raise InputError(f"nothing is prepared in {prepared}: first run  {remedy}")
+    for name, expected in manifest["tables"].items():
+        path = prepared / name
+        if not path.is_file() or file_hash(path) != expected:
+            raise InputError(f"{path} is missing or was changed after script 1 wrote it: run  {remedy}")
+    return manifest

@@ -1,0 +1,289 @@
+"""Bootstrap intervals, thresholds, agreement and the summary table against values worked out by hand."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lib.evaluation import statistics
+from lib.evaluation.statistics import (
+    SUMMARY_COLUMNS, binary_agreement, bootstrap_interval, summarise, youden_threshold,
+)
+
+NAN = float("nan")
+
+
+def approx(*expected):
+    return pytest.approx(expected, nan_ok=True)
+
+
+# bootstrap_interval
+
+def test_constant_values_have_no_width():
+    assert bootstrap_interval([0.1] * 7) == (0.1, 0.1, 0.1)
+    assert bootstrap_interval([0.7] * 5, groups=list("aabcc")) == (0.7, 0.7, 0.7)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_interval_of_a_normal_sample_is_close_to_the_t_interval(level):
+    values = np.random.default_rng(5).normal(10, 2, size=200)
+    estimate, low, high = bootstrap_interval(values, level=level)
+    t_low, t_high = stats.t.interval(level, 199, loc=values.mean(), scale=stats.sem(values))
+    assert estimate == pytest.approx(values.mean())
+    tolerance = 0.1 * (t_high - t_low)
+    assert low == pytest.approx(t_low, abs=tolerance) and high == pytest.approx(t_high, abs=tolerance)
+
+
+def test_two_patients_give_the_four_possible_means():
+    # Two patients with 1 and 3: a resample is (1,1), (1,3), (3,1) or (3,3), each a quarter of the time, with
+    # means 1, 2, 2, 3: the central 95 % reach from 1 to 3, and the central 40 % are all 2.
+    assert bootstrap_interval([1.0, 3.0], level=0.95) == approx(2, 1, 3)
+    assert bootstrap_interval([1.0, 3.0], level=0.4) == approx(2, 2, 2)
+
+
+def test_repeating_the_cases_of_patients_does_not_narrow_the_interval():
+    values = np.random.default_rng(1).normal(size=30)
+    once = bootstrap_interval(values, groups=np.arange(30))
+    fourfold = bootstrap_interval(np.tile(values, 4), groups=np.tile(np.arange(30), 4))
+    assert fourfold == pytest.approx(once)
+    assert bootstrap_interval(values) == pytest.approx(once)  # without groups each value is its own
+    ignored = bootstrap_interval(np.tile(values, 4))  # four times the cases, wrongly taken as independent
+    assert ignored[2] - ignored[1] < 0.7 * (once[2] - once[1])
+
+
+def test_patients_bring_all_their_cases():
+    # Patient a has three cases of 0, b one of 1. Resamples aa, ab, ba, bb have means 0, 1/4, 1/4, 1.
+    assert bootstrap_interval([0, 1, 0, 0], groups=list("abaa")) == approx(0.25, 0, 1)
+    assert bootstrap_interval([0, 1, 0, 0], groups=list("abaa"), level=0.4) == approx(0.25, 0.25, 0.25)
+
+
+def test_nan_is_left_out():
+    assert bootstrap_interval([NAN, 1.0, 3.0, NAN], groups=list("cabc")) == approx(2, 1, 3)
+
+
+def test_too_little_for_an_interval():
+    assert bootstrap_interval([1.0, 2.0], groups=["a", "a"]) == approx(1.5, NAN, NAN)
+    assert bootstrap_interval([4.0, NAN], groups=["a", "b"]) == approx(4, NAN, NAN)
+    assert bootstrap_interval([]) == approx(NAN, NAN, NAN)
+    assert bootstrap_interval([NAN, NAN]) == approx(NAN, NAN, NAN)
+
+
+def test_same_seed_same_interval_however_the_draws_are_cut(monkeypatch):
+    values = np.random.default_rng(2).normal(size=50)
+    first = bootstrap_interval(values, seed=3)
+    assert bootstrap_interval(values, seed=3) == first
+    assert bootstrap_interval(values, seed=4)[1:] != first[1:]
+    monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", 50 * 300)  # 2,000 resamples in 7 parts, one smaller
+    assert bootstrap_interval(values, seed=3) == first
+
+
+def test_interval_arguments_are_checked():
+    with pytest.raises(ValueError, match="2 groups for 3 values"):
+        bootstrap_interval([1, 2, 3], groups=["a", "b"])
+    for wrong in ({"level": 95}, {"level": 0}, {"resamples": 0}):
+        with pytest.raises(ValueError, match="resamples must be"):
+            bootstrap_interval([1, 2, 3], **wrong)
+
+
+# youden_threshold
+
+@pytest.mark.parametrize("scores, labels, default, expected", [
+    ([1, 2, 4, 8], [0, 0, 1, 1], 0, 3),        # all right between 2 and 4
+    ([8, 2, 1, 4], [1, 0, 0, 1], 0, 3),        # in any order
+    # > 1.5: sensitivity 3/3, specificity 1/3, J 1/3; > 2.5: 2/3 + 1/3 - 1 = 0; > 3.5: 2/3 + 2/3 - 1 = 1/3;
+    # > 4.5: 2/3 + 3/3 - 1 = 2/3, the best; > 5.5: 1/3
+    ([1, 2, 3, 4, 5, 6], [0, 1, 0, 0, 1, 1], 0, 4.5),
+    # > 1.5 finds 2/2 and leaves 1/2, > 3.5 finds 1/2 and leaves 2/2: both J 1/2, > 2.5: 0
+    ([1, 2, 3, 4], [0, 1, 0, 1], 3, 3.5),      # the nearer to the default
+    ([1, 2, 3, 4], [0, 1, 0, 1], 2, 1.5),
+    ([1, 2, 3, 4], [0, 1, 0, 1], 2.5, 1.5),    # as near: the lower
+    ([0, 0, 0, 0.4], [0, 0, 0, 1], 5, 0.2),    # equal scores are one step
+    ([0, 0, 0, 2], [0, 0, 1, 1], 5, 1),        # a positive among the zeros is lost at any threshold
+    ([-4, -3, 1, 3], [0, 1, 1, 1], 9, 0),      # -3.5 would be perfect but lies below 0; > 0 keeps 2/3
+    ([-3, -1, 0, 2], [0, 1, 1, 1], 9, 1),      # a score of 0 is not above 0: > 0 finds 1/3, no more than > 1
+    ([-1, 0, 2], [1, 0, 1], 0, 0),             # nor is it a false alarm there
+    ([4, 3, 2, 1], [0, 0, 1, 1], 0.7, 0.7),    # upside down: no threshold beats chance
+    ([5, 5, 5], [0, 1, 1], 0.7, 0.7),          # nothing lies between
+    ([1, 2], [1, 1], 0.7, 0.7),                # one class
+    ([1, 2], [0, 0], 0.7, 0.7),
+    ([], [], 0.7, 0.7),
+])
+def test_youden_by_hand(scores, labels, default, expected):
+    assert youden_threshold(scores, labels, default) == pytest.approx(expected)
+
+
+def test_youden_is_the_best_of_all_thresholds():
+    rng = np.random.default_rng(0)
+    labels = rng.random(60) < 0.3
+    scores = np.abs(rng.normal(labels, 1.0)).round(1)  # rounded, so that scores of both classes coincide
+
+    def index(threshold):
+        return (scores[labels] > threshold).mean() + (scores[~labels] <= threshold).mean() - 1
+
+    threshold = youden_threshold(scores, labels, 0)
+    assert index(threshold) == pytest.approx(max(index(other) for other in np.linspace(0, 5, 1001)))
+    below, above = scores[scores < threshold].max(), scores[scores > threshold].min()
+    assert threshold == pytest.approx((below + above) / 2)
+
+
+# binary_agreement
+
+def test_agreement_by_hand():
+    # Of 10 patients 4 are positive; 3 of them found, 1 missed, 1 false alarm, 5 rightly negative.
+    labels = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    decisions = [1, 1, 1, 0, 1, 0, 0, 0, 0, 0]
+    scores = [9, 8, 7, 2, 6, 5, 4, 3, 1, 0]
+    result = binary_agreement(scores, decisions, labels)
+    # Pairs of a positive above a negative: 6 + 6 + 6 + 2 of 24. Observed agreement 0.8, by chance
+    # 0.4 * 0.4 + 0.6 * 0.6 = 0.52: kappa = 0.28 / 0.48.
+    assert result == pytest.approx({"roc_auc": 20 / 24, "kappa": 7 / 12, "sensitivity": 3 / 4,
+                                    "specificity": 5 / 6, "accuracy": 8 / 10, "n": 10, "positives": 4})
+
+
+def test_equal_scores_count_half():
+    # Positive 2 and 1 against negative 1 and 0: above, above, equal, above = 3.5 of 4
+    assert binary_agreement([2, 1, 1, 0], [True, False, False, False],
+                            [True, True, False, False])["roc_auc"] == pytest.approx(3.5 / 4)
+
+
+@pytest.mark.parametrize("decisions, labels, expected", [
+    # roc_auc, kappa, sensitivity, specificity, accuracy, n, positives
+    ([1, 1, 1], [1, 1, 1], (NAN, NAN, 1, NAN, 1, 3, 3)),
+    ([0, 0, 0], [0, 0, 0], (NAN, NAN, NAN, 1, 1, 3, 0)),
+    ([0, 0, 1], [1, 1, 1], (NAN, 0, 1 / 3, NAN, 1 / 3, 3, 3)),
+    ([], [], (NAN, NAN, NAN, NAN, NAN, 0, 0)),
+])
+def test_agreement_of_one_class_is_undefined_and_silent(decisions, labels, expected):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = binary_agreement(list(range(len(labels))), decisions, labels)
+    assert list(result) == ["roc_auc", "kappa", "sensitivity", "specificity", "accuracy", "n", "positives"]
+    assert tuple(result.values()) == approx(*expected)
+
+
+def test_scores_and_labels_are_checked():
+    for scores, labels, message in [([1, NAN], [0, 1], "finite"), ([1, 2], [0, 2], "bool or 0/1"),
+                                    ([1, 2, 3], [0, 1], "3 scores, 2 labels")]:
+        with pytest.raises(ValueError, match=message):
+            youden_threshold(scores, labels, 0)
+    with pytest.raises(ValueError, match="2 scores, 1 decisions, 2 labels"):
+        binary_agreement([1, 2], [1], [0, 1])
+
+
+# summarise
+
+def result(fold, patient, value, metric="dice", name="stroke", case=None):
+    return {"study": "s", "run": "r", "fold": fold, "patient": patient, "case": case or patient,
+            "class": name, "metric": metric, "value": value}
+
+
+# Fold 0: patient a with 0.8, b with two cases 0.4 and 0.6; fold 1: c with 0.9, d with an empty truth (NaN).
+# Fold means 0.6 and 0.9: mean 0.75, SD 0.3 / sqrt(2).
+# All cases: (0.8 + 0.4 + 0.6 + 0.9) / 4 = 0.675, of 3 patients.
+CASES = [result(0, "a", 0.8), result(0, "b", 0.4, case="b1"), result(0, "b", 0.6, case="b2"),
+         result(1, "c", 0.9), result(1, "d", NAN)]
+# AUC 0.7 and 0.9 in the folds, 0.85 pooled
+SETS = [result(0, "", 0.7, "roc_auc", "all"), result(1, "", 0.9, "roc_auc", "all"),
+        result("", "", 0.85, "roc_auc", "all")]
+
+
+def check_summary(summary):
+    assert tuple(summary.columns) == SUMMARY_COLUMNS
+    assert summary[["class", "metric"]].values.tolist() == [["stroke", "dice"], ["all", "roc_auc"]]
+    dice, auc = summary.to_dict("records")
+    assert (dice["folds"], dice["patients"]) == (2, 3)
+    assert (dice["mean"], dice["sd"], dice["estimate"]) == approx(0.75, 0.3 / 2 ** 0.5, 0.675)
+    # Resamples of a (0.8), b (0.4 and 0.6), c (0.9): the lowest mean is 0.5 (bbb) and the highest 0.9 (ccc),
+    # each 1 in 27 = 3.7 %, more than the 2.5 % of a tail.
+    assert (dice["ci_low"], dice["ci_high"]) == approx(0.5, 0.9)
+    assert auc["folds"] == 2 and pd.isna(auc["patients"])
+    assert [auc[key] for key in ("mean", "sd", "estimate", "ci_low", "ci_high")] == pytest.approx(
+        [0.8, 0.2 / 2 ** 0.5, 0.85, NAN, NAN], nan_ok=True)
+
+
+def test_summary_by_hand():
+    check_summary(summarise(CASES + SETS))
+
+
+@pytest.mark.parametrize("keep_default_na", [True, False], ids=["empty is NaN", "empty is text"])
+def test_summary_of_a_table_from_a_file(tmp_path, keep_default_na):
+    pd.DataFrame(CASES + SETS).to_csv(tmp_path / "results.csv", index=False)
+    table = pd.read_csv(tmp_path / "results.csv", keep_default_na=keep_default_na)
+    before = table.copy()
+    check_summary(summarise(table))
+    pd.testing.assert_frame_equal(table, before)  # the caller's table is left alone
+
+
+@pytest.mark.parametrize("empty, undefined", [
+    ("", "nan"), (" ", " "), (None, None), (pd.NA, pd.NA), (NAN, ""),
+])
+def test_every_way_to_write_an_empty_cell(empty, undefined):
+    check_summary(summarise([{**line, "fold": empty if line["fold"] == "" else str(line["fold"]),
+                              "patient": empty if line["patient"] == "" else line["patient"],
+                              "value": undefined if np.isnan(line["value"]) else str(line["value"])}
+                             for line in CASES + SETS]))
+    table = pd.DataFrame(CASES + SETS)
+    check_summary(summarise(table.assign(fold=table["fold"].replace("", None).astype("Int64"))))
+
+
+def test_patients_may_be_numbers(tmp_path):
+    numbered = [{**line, "patient": line["patient"] and "abcd".index(line["patient"]) + 1}
+                for line in CASES + SETS]
+    check_summary(summarise(numbered))
+    pd.DataFrame(numbered).to_csv(tmp_path / "results.csv", index=False)
+    check_summary(summarise(pd.read_csv(tmp_path / "results.csv")))
+
+
+def test_summary_table_reads_back_with_whole_numbers(tmp_path):
+    summarise(CASES + SETS).to_csv(tmp_path / "summary.csv", index=False)
+    dice, auc = (tmp_path / "summary.csv").read_text().splitlines()[1:]
+    assert dice.startswith("stroke,dice,2,0.75,") and dice.split(",")[5] == "3"
+    assert auc.split(",")[5] == "" and auc.endswith(",,")
+
+
+def test_rows_keep_the_order_first_seen():
+    lines = [result(0, "a", 1, "iou", "z"), result(0, "a", 1, "dice", "z"), result(0, "a", 1, "iou", "b"),
+             result(1, "b", 1, "dice", "a"), result(1, "b", 1, "iou", "z")]
+    found = summarise(lines)[["class", "metric"]].values.tolist()
+    assert found == [["z", "iou"], ["z", "dice"], ["b", "iou"], ["a", "dice"]]
+
+
+def test_one_fold_has_no_sd_and_nothing_has_nothing():
+    single, undefined = summarise([CASES[0], result(0, "a", NAN, "hd95_mm")]).to_dict("records")
+    assert [single[key] for key in SUMMARY_COLUMNS[2:]] == pytest.approx(
+        [1, 0.8, NAN, 1, 0.8, NAN, NAN], nan_ok=True)
+    assert [undefined[key] for key in SUMMARY_COLUMNS[2:]] == pytest.approx(
+        [0, NAN, NAN, 0, NAN, NAN, NAN], nan_ok=True)
+    assert tuple(summarise([]).columns) == SUMMARY_COLUMNS and summarise([]).empty
+
+
+def test_an_empty_fold_does_not_count():
+    # Fold 1 has no value at all: one fold remains, though its patient was there.
+    row = summarise([CASES[0], CASES[1], result(1, "d", NAN)]).to_dict("records")[0]
+    assert (row["folds"], row["mean"], row["sd"]) == approx(1, 0.6, NAN)
+
+
+def test_cases_without_a_fold_enter_the_estimate_alone():
+    row = summarise([result("", "a", 0.2), result("", "b", 0.6)]).to_dict("records")[0]
+    assert (row["folds"], row["mean"], row["patients"], row["estimate"]) == approx(0, NAN, 2, 0.4)
+    assert (row["ci_low"], row["ci_high"]) == approx(0.2, 0.6)
+
+
+def test_the_seed_is_used():
+    rng = np.random.default_rng(0)
+    lines = [result(index % 5, f"p{index}", value) for index, value in enumerate(rng.random(40))]
+    pd.testing.assert_frame_equal(summarise(lines), summarise(lines))
+    assert summarise(lines)["ci_low"][0] != summarise(lines, seed=1)["ci_low"][0]
+
+
+def test_summary_refuses_tables_it_would_misread():
+    with pytest.raises(ValueError, match="no column metric, value"):
+        summarise([{"fold": 0, "patient": "a", "class": "x"}])
+    with pytest.raises(ValueError, match="one run at a time, not r, other"):
+        summarise([CASES[0], {**CASES[1], "run": "other"}])
+    with pytest.raises(ValueError, match="roc_auc of all has two whole-set rows"):
+        summarise([*SETS, SETS[2]])
+    with pytest.raises(ValueError, match="pooled"):
+        summarise([result("pooled", "a", 0.5)])

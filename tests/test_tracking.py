@@ -1,0 +1,249 @@
+"""lib.tracking: what W&B gets (read back from its offline files), and that no tracker can stop training."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import pytest
+
+from lib import tracking
+from lib.study import InputError
+from lib.tracking import TRACKERS, Tracker, clean, start_tracker
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = dict(project="FVV", run="FVV-k2", group="FVV", job_type="fold", config={})
+
+
+class Recorder(Tracker):
+    """Remembers every call; fails in those named in `failing`."""
+    calls: list = []
+    failing: tuple = ()
+
+    def __init__(self, **run):
+        super().__init__(**run)
+        self.call("start", run)
+        self.id = run["resume_id"] or "new"
+
+    def call(self, *what):
+        type(self).calls.append(what)
+        if what[0] in self.failing:
+            raise ConnectionError("network\n gone")
+
+    def log(self, step, values):
+        self.call("log", step, values)
+
+    def pictures(self, step, pictures):
+        self.call("pictures", step, sorted(pictures))
+
+    def summary(self, values):
+        self.call("summary", values)
+
+    def finish(self, failed=False):
+        self.call("finish", failed)
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """A fresh class of recording trackers, registered as `recorder`."""
+    fresh = type("FreshRecorder", (Recorder,), {"calls": []})
+    monkeypatch.setitem(TRACKERS, "recorder", fresh)
+    return fresh
+
+
+def test_unknown_tracker_lists_the_known(tmp_path):
+    with pytest.raises(InputError, match="'wandv'.*did you mean 'wandb'.*known: none, wandb"):
+        start_tracker(["none", "wandv"], folder=tmp_path, **RUN)
+
+
+def test_none_does_nothing(tmp_path, capfd):
+    with start_tracker(["none"], folder=tmp_path, **RUN) as tracker:
+        tracker.log(0, {"dice": 1.0})
+        tracker.pictures(0, {"a": np.zeros((2, 3, 3), np.uint8)})
+        tracker.summary({"best": 1})
+    assert tracker.id == "" and list(tmp_path.iterdir()) == [] and capfd.readouterr() == ("", "")
+
+
+def test_calls_fan_out_without_nan(tmp_path, recorder, monkeypatch):
+    second = type("Second", (Recorder,), {"calls": []})
+    monkeypatch.setitem(TRACKERS, "second", second)
+    with start_tracker(["recorder", "second"], folder=tmp_path, **RUN) as tracker:
+        tracker.log(3, {"dice": np.float32(0.5), "lost": float("nan"), "far": np.inf, "s": "", "n": 2})
+        tracker.pictures(3, {"a": np.zeros((2, 3, 3), np.uint8)})
+        tracker.summary({"epoch": 3, "score": float("nan"), "none": None, "select": "dice"})
+    for calls in (recorder.calls, second.calls):
+        assert calls[1:] == [("log", 3, {"dice": 0.5, "n": 2.0}), ("pictures", 3, ["a"]),
+                             ("summary", {"epoch": 3, "select": "dice"}), ("finish", False)]
+
+
+def test_ids_are_kept_for_a_resumed_run(tmp_path, recorder):
+    assert start_tracker(["recorder"], folder=tmp_path, **RUN).id == "recorder:new"
+    resumed = start_tracker(["recorder"], folder=tmp_path, resume_id="recorder:abc,other:7", **RUN)
+    assert recorder.calls[-1][1]["resume_id"] == "abc"
+    assert resumed.id == "recorder:abc,other:7"
+    assert start_tracker(["none"], folder=tmp_path, resume_id=resumed.id, **RUN).id == resumed.id
+
+
+def test_failure_in_log_warns_once_and_goes_on(tmp_path, recorder, capfd):
+    recorder.failing = ("log",)
+    with start_tracker(["recorder"], folder=tmp_path, resume_id="recorder:abc", **RUN) as tracker:
+        for step in range(3):
+            tracker.log(step, {"dice": 1.0})
+    assert [call[0] for call in recorder.calls] == ["start", "log"] and tracker.id == "recorder:abc"
+    assert capfd.readouterr().err == "warning: tracker recorder stopped: network gone; metrics.csv goes on\n"
+
+
+def test_failure_at_start_spares_the_others(tmp_path, recorder, monkeypatch, capfd):
+    broken = type("Broken", (Recorder,), {"calls": [], "failing": ("start",)})
+    monkeypatch.setitem(TRACKERS, "broken", broken)
+    start_tracker(["broken", "recorder"], folder=tmp_path, **RUN).log(0, {"dice": 1.0})
+    assert recorder.calls[-1] == ("log", 0, {"dice": 1.0})
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_not_installed(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    start_tracker(["wandb"], folder=tmp_path, **RUN).log(0, {"dice": 1.0})
+    assert "pip install wandb" in capfd.readouterr().err
+
+
+def test_exception_marks_the_run_failed(tmp_path, recorder):
+    with pytest.raises(ZeroDivisionError), start_tracker(["recorder"], folder=tmp_path, **RUN):
+        1 / 0
+    assert recorder.calls[-1] == ("finish", True)
+
+
+@pytest.mark.parametrize("picture", [np.zeros((2, 3, 3), np.float32), np.zeros((2, 3), np.uint8)])
+def test_wrong_picture_is_a_mistake_of_the_caller(tmp_path, picture):
+    with pytest.raises(ValueError, match="expected uint8"):
+        start_tracker(["none"], folder=tmp_path, **RUN).pictures(0, {"a": picture})
+
+
+def test_clean_configuration():
+    dirty = {"a": {"path": Path("/data/p1"), "home": "~/x", "windows": "C:\\scans", "file": Path("b0.nii")},
+             "classes": ("brain", "/secret"), "n": np.int64(3), "nan": float("nan"), "on": True, "no": None}
+    assert clean(dirty) == {"a": {"file": "b0.nii"}, "classes": ["brain"], "n": 3, "on": True, "no": None}
+
+
+SESSION = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from lib import tracking
+tracking.INIT_TIMEOUT_S = 1
+folder, resume_id = Path(sys.argv[1]), sys.argv[2]
+config = {"training": {"epochs": 3}, "input": str(folder)}
+with tracking.start_tracker(["wandb"], project="FVV", run="FVV-k2", group="FVV", job_type="fold",
+                            config=config, folder=folder, resume_id=resume_id) as tracker:
+    for step in range(3, 5) if resume_id else range(3):
+        tracker.log(step, {"validation/dice": 0.5 + step / 8, "loss": float("nan")})
+        tracker.pictures(step, {"case 0": np.full((4, 6, 3), step, np.uint8)})
+    tracker.summary({"best_epoch": 2})
+print(tracker.id)
+"""
+
+
+def wandb_session(folder: Path, resume_id: str = "", **environment) -> subprocess.CompletedProcess:
+    """A process without any W&B login or setting but `environment`; its home is beside `folder`."""
+    home = str(folder.parent)
+    bare = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "NETRC"))}
+    bare |= {"HOME": home, "XDG_CACHE_HOME": home, "XDG_CONFIG_HOME": home, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", SESSION, str(folder), resume_id], env=bare | environment,
+                          capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+
+
+def wandb_records(path: Path) -> Iterator:
+    """The protobuf records of a .wandb file: a 7-byte header, then LevelDB's log format in 32 KiB blocks.
+
+    W&B has no reader in Python any more; the format is described in LevelDB's doc/log_format.md.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    data = path.read_bytes()
+    assert data[:4] == b":W&B"
+    position, content = 7, b""
+    while position + 7 <= len(data):
+        room = 32768 - position % 32768
+        if room < 7:  # too little for another chunk's header: padding
+            position += room
+            continue
+        length, kind = struct.unpack("<HB", data[position + 4:position + 7])
+        content += data[position + 7:position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last chunk
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(content)
+            content = b""
+            yield record
+
+
+def read_run(path: Path) -> tuple[object, list[dict], list[str]]:
+    """The run record, the history rows (nested keys joined by dots), and the files that would be uploaded."""
+    records = list(wandb_records(path))
+    rows = [{".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            for record in records if record.WhichOneof("record_type") == "history"]
+    files = [file.path for record in records for file in record.files.files]
+    return next(record.run for record in records if record.WhichOneof("record_type") == "run"), rows, files
+
+
+def test_wandb_offline_without_login_and_resumed(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "runs"
+    first = wandb_session(folder)
+    assert first.returncode == 0 and first.stderr == "", first.stderr
+    identity = first.stdout.strip()
+    [path] = folder.glob("wandb/offline-run-*/*.wandb")
+    run, rows, files = read_run(path)
+    assert identity == f"wandb:{run.run_id}"
+    assert (run.project, run.display_name, run.run_group, run.job_type) == ("FVV", "FVV-k2", "FVV", "fold")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert {key: config[key] for key in config if key != "_wandb"} == {"training": {"epochs": 3}}
+    assert [(row["_step"], row["validation/dice"]) for row in rows] == [(0, 0.5), (1, 0.625), (2, 0.75)]
+    assert not any("loss" in row for row in rows)
+    for step, row in enumerate(rows):
+        picture = path.parent / "files" / row["case 0.path"]
+        assert row["case 0.path"] in files
+        assert np.array_equal(Image.open(picture), np.full((4, 6, 3), step))  # as given, not stretched
+    raw = path.read_bytes()
+    for private in (str(tmp_path), str(ROOT), socket.gethostname(), sys.executable):
+        assert len(private) < 4 or private.encode() not in raw
+
+    second = wandb_session(folder, identity)
+    assert second.stdout.strip() == identity and second.stderr == ""
+    [resumed] = set(folder.glob("wandb/offline-run-*/*.wandb")) - {path}
+    run, rows, files = read_run(resumed)
+    assert identity == f"wandb:{run.run_id}" and [row["_step"] for row in rows] == [3, 4]
+
+
+def test_wandb_login_without_network_goes_offline(tmp_path):
+    done = wandb_session(tmp_path / "runs", WANDB_API_KEY="0" * 40, WANDB_BASE_URL="http://127.0.0.1:9")
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1 and "is written offline" in done.stderr
+    [path] = tmp_path.glob("runs/wandb/offline-run-*/*.wandb")
+    assert len(read_run(path)[1]) == 3
+
+
+def test_wandb_mode_is_respected(tmp_path):
+    done = wandb_session(tmp_path / "runs", WANDB_MODE="disabled")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+    assert not any(path.is_file() for path in (tmp_path / "runs").rglob("*"))
+
+
+def test_settings_that_keep_the_host_private_exist(tmp_path):
+    """Settings that a W&B version does not know are left out: the pinned one must know all that matter."""
+    import wandb
+
+    settings = object.__new__(tracking.WandbTracker)
+    settings._wandb = wandb
+    settings = settings._settings(tmp_path)
+    assert settings.disable_git and settings.disable_code and settings.console == "off"
+    assert settings.x_disable_stats and settings.x_disable_meta and settings.x_disable_machine_info
+    assert settings.program == "FoldScan" and not settings.x_save_requirements
