@@ -130,7 +130,8 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
                 notes.append(f"{entry.case}: a patient of the prepared data has this name, but other images; if it is "
                              "the same patient, the models may have trained on them")
             record = record_of(case.header, study)
-            frames = to_grid(case, record.fit, study)
+            frames = np.empty((record.shape[0], prepared.channels, *study.data.size), study.data.store)
+            to_grid(case, record.fit, study, frames)
             samples = whole_series(len(frames))
             predictions = [member.task.decode(next(predict_cases(member.model.run, frames, [(record, samples)],
                                                                  member.model.study.window, BATCH))[1], record)

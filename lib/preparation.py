@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import shutil
+import threading
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -64,6 +67,8 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     if old and not changed and old["study"]["name"] == study.name and (skip_bad or not old["rejected"]):
         return Outcome(False, len(headers), old["frames_shape"][0], space.prepared, [], notes, scan.problems)
 
+    # scikit-learn takes a second to import; it deals the folds once the cases are written
+    threading.Thread(target=importlib.import_module, args=("sklearn.model_selection",), daemon=True).start()
     with building(space.prepared) as folder:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
                               progress)
@@ -130,7 +135,7 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
                 case = reader.read(root, headers[index])
                 truth = task.native_truth(case)
                 fit = Fit.of(case.header.shape[1:], data.size, case.header.spacing_mm[1:])
-                frames[rows] = to_grid(case, fit, study)
+                to_grid(case, fit, study, frames[rows])
                 targets[rows] = task.encode(truth, fit)
                 np.save(folder / "truth" / f"{index:06d}.npy", pack_truth(truth))
                 return case_facts(case, truth, study)
@@ -152,24 +157,20 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         shutil.rmtree(folder / "truth")
 
 
-def to_grid(case: Case, fit: Fit, study: Study) -> np.ndarray:
-    """Frames of a case as stored: (frames, channels, rows, columns) of the study's dtype, normalised and fitted."""
-    channels = []
+def to_grid(case: Case, fit: Fit, study: Study, out: np.ndarray) -> None:
+    """Write a case as it is stored, normalised and fitted, into `out` (frames, channels, rows, columns)."""
+    data = study.data
     for index, native in enumerate(case.frames):
-        if study.data.intensity == "none":
-            channels.append(fit.fit(native))
-            continue
-        try:
-            mean, deviation = zscore_parameters(native, case.foreground)
-        except ValueError as error:
-            raise CaseError(case.header.case, "", f"channel {index + 1}: {error} inside the brain mask") from None
-        # the margin gets what air has, not the brain's mean
-        air = float(zscore(0.0, mean, deviation, study.data.clip))
-        channels.append(fit.fit(zscore(native, mean, deviation, study.data.clip), outside=air))
-    grid = np.stack(channels, axis=1)
-    if study.data.store == "uint8":
-        return np.clip(np.rint(grid), 0, 255).astype(np.uint8)
-    return grid.astype(np.float16)
+        air = 0.0
+        if data.intensity == "zscore":
+            try:
+                mean, deviation = zscore_parameters(native, case.foreground)
+            except ValueError as error:
+                raise CaseError(case.header.case, "", f"channel {index + 1}: {error} inside the brain mask") from None
+            native = zscore(native, mean, deviation, data.clip)
+            air = float(zscore(0.0, mean, deviation, data.clip))  # the margin gets what air has, not the brain's mean
+        grid = fit.fit(native, outside=air)
+        out[:, index] = np.clip(np.rint(grid), 0, 255) if data.store == "uint8" else grid
 
 
 def case_facts(case: Case, truth: np.ndarray, study: Study) -> dict:
@@ -186,7 +187,6 @@ def case_facts(case: Case, truth: np.ndarray, study: Study) -> dict:
 
 def content_hash(case: Case) -> str:
     """Of the decoded voxels: the same scan under another name or compression has the same hash."""
-    import hashlib
     return hashlib.blake2b(case.frames, digest_size=16).hexdigest()
 
 

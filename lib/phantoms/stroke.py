@@ -18,7 +18,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 SHAPES = {  # size name -> (columns, rows, slices) of the scans, dealt out in turn
     "small": ((64, 64, 8), (72, 64, 10)),
@@ -28,6 +28,8 @@ SHAPES = {  # size name -> (columns, rows, slices) of the scans, dealt out in tu
 ORIENTATIONS = ((1, 1), (-1, 1), (-1, -1))  # signs of the first two disk axes: RAS, LAS, LPS
 VISIBLE_KINDS = ("partial", "none", "most")
 MARK = b"FoldScan phantom"  # in the NIfTI headers: nothing else is ever overwritten
+VOLUME_MEDIAN_ML, VOLUME_LOG_SD = 18.0, 1.25  # lognormal, before it is cut to the range
+VOLUME_RANGE_ML = (1.1, 98.0)  # 1 to 100 mL with room for rounding to whole voxels
 B_VALUE = 1000.0  # s/mm2
 CSF_S0, CSF_ADC = 1500.0, 3.0e-3  # scanner units; ADC in mm2/s
 # Lesion centres on the right: middle (two), posterior and anterior cerebral artery, deep, cerebellar.
@@ -395,7 +397,10 @@ def make_stroke_patients(folder: Path | str, patients: int = 24, seed: int = 0, 
     free = max(free, 1) if lesion_free > 0 and patients >= 3 else free
     count = patients - free
     quantiles = (np.arange(count) + cohort.random(count)) / max(count, 1)
-    volumes = np.clip(np.exp(np.log(12.0) + 1.3 * ndtri(quantiles)), 1.1, 98.0)
+    if count >= 8:
+        quantiles[[0, -1]] = 0, 1  # a cohort shows the whole range
+    low, high = ndtr(np.log(np.array(VOLUME_RANGE_ML) / VOLUME_MEDIAN_ML) / VOLUME_LOG_SD)
+    volumes = VOLUME_MEDIAN_ML * np.exp(VOLUME_LOG_SD * ndtri(low + (high - low) * quantiles))
     lesions = list(zip(cohort.permutation(volumes), (VISIBLE_KINDS[i % 3] for i in range(count))))
     order = cohort.permutation(patients)
     lesions = [(lesions + [(0.0, "none")] * free)[i] for i in order]

@@ -15,7 +15,8 @@ from lib.study import Data, InputError, one_of, require
 
 SUFFIXES = (".nii.gz", ".nii")
 BRAIN = "brain"  # the region that is computed when no file gives it
-SAME_AFFINE_MM = 1e-2
+SAME_PLACE = 0.25  # of the smallest voxel side: how far apart two files may put one voxel
+SOFT = 1e-3  # scaled files say 1.0000001 for 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class NiftiFolders:
         for name in self.data.classes:
             if name not in self.truth and not (name == BRAIN and self.brain_mask != "none"):
                 raise InputError(f"data.reader.truth: no file name for class {name!r}")
+        for key, files in (("channels", self.channels), ("truth", self.truth)):
+            for name, options in files.items():
+                options = _names(options)
+                require(bool(options) and all(options), f"data.reader.{key}.{name}", "no file name", "at least one")
+                for option in options:
+                    require(not option.endswith(SUFFIXES), f"data.reader.{key}.{name}", option,
+                            "the name without .nii.gz or .nii")
         for name in (*self.truth, *self.label_values):
             one_of(name, (*self.data.classes, BRAIN), "data.reader.truth")
         try:
@@ -52,19 +60,27 @@ class NiftiFolders:
         return tuple(self.channels)
 
     def headers(self, root: Path, labels: bool = True) -> Scan:
-        """Every case folder of `root`, in natural order of names. Raises InputError if there is no such folder."""
+        """Every case folder of `root` (links to folders too), in natural order of names.
+
+        Raises InputError if there is no such folder.
+        """
         if not root.is_dir():
-            raise InputError(f"input folder {root} does not exist: make it, or name yours with -i/--input_data")
+            raise InputError(f"input folder {root} " + (
+                "is a file: name the folder that holds a folder per patient" if root.exists() else
+                "does not exist: make it, or name yours with -i/--input_data"))
         headers, problems, ignored = [], [], []
         for folder in sorted((p for p in root.iterdir() if p.is_dir() and p.name[0] != "."), key=_natural):
-            files = self._files(folder)
-            if not files:
-                ignored.append(folder.name)
-                continue
             try:
-                headers.append(self._header(root, folder, files, labels))
+                files = self._files(folder)
+                if files:
+                    headers.append(self._header(root, folder, files, labels))
+                else:
+                    ignored.append(_printable(folder.name))
             except CaseError as error:
                 problems.append(error.problem)
+        if not headers and not problems and self._files(root):
+            raise InputError(f"input folder {root} is itself a patient's folder: name the folder that holds a folder "
+                             "per patient")
         return Scan(headers, problems, ignored)
 
     def read(self, root: Path, header: Header, labels: bool = True) -> Case:
@@ -83,22 +99,26 @@ class NiftiFolders:
         return Case(header, frames, truth, brain)
 
     def _files(self, folder: Path) -> dict[str, Path]:
+        """role -> file, of those present (a broken link is: it has to be reported)."""
         present = {}
-        for role, names in {**self.truth, **self.channels}.items():
-            for name in (names,) if isinstance(names, str) else names:
-                path = next((folder / (name + s) for s in SUFFIXES if (folder / (name + s)).is_file()), None)
+        try:
+            for role, names in {**self.truth, **self.channels}.items():
+                paths = (folder / (name + suffix) for name in _names(names) for suffix in SUFFIXES)
+                path = next((path for path in paths if path.is_file() or path.is_symlink()), None)
                 if path is not None:
                     present[role] = path
-                    break
+        except OSError as error:
+            raise CaseError(_printable(folder.name), "", f"the folder cannot be read ({error.strerror})") from None
         return present
 
     def _header(self, root: Path, folder: Path, files: dict[str, Path], labels: bool) -> Header:
-        case = folder.name
+        case = _printable(folder.name)
+        if case != folder.name:
+            raise CaseError(case, "", "the folder's name holds line breaks, or bytes that are not UTF-8; rename it")
         needed = [*self.channels, *(c for c in self.data.classes if labels and self._required(c))]
         for role in needed:
             if role not in files:
-                names = {**self.truth, **self.channels}[role]
-                first = names if isinstance(names, str) else names[0]
+                first = _names({**self.truth, **self.channels}[role])[0]
                 raise CaseError(case, f"{first}.nii.gz", f"missing from {folder}")
         if not labels:
             files = {role: path for role, path in files.items() if role in self.channels or role == BRAIN}
@@ -113,7 +133,7 @@ class NiftiFolders:
             elif found["shape"] != first["shape"]:
                 raise CaseError(case, path.name, f"has shape {_by(found['shape'])}, but {first_name} has "
                                                  f"{_by(first['shape'])}; resample them to one grid")
-            elif not np.allclose(found["affine"], first["affine"], atol=SAME_AFFINE_MM):
+            elif not _same_place(found, first):
                 raise CaseError(case, path.name, f"has another affine than {first_name} (position, orientation or "
                                                  "voxel size differ); register or resample them to one grid")
         shape, spacing = canonical_geometry(first)
@@ -131,7 +151,10 @@ class NiftiFolders:
         match = re.search(self.patient_pattern, case)
         if match is None:
             raise CaseError(case, "", f"its name does not match data.reader.patient_pattern {self.patient_pattern!r}")
-        return match.group(1) if match.groups() else match.group(0)
+        patient = match.group(1) if match.groups() else match.group(0)
+        if not patient:
+            raise CaseError(case, "", f"data.reader.patient_pattern {self.patient_pattern!r} finds no patient in its name")
+        return patient
 
     def _volume(self, root: Path, header: Header, role: str) -> np.ndarray:
         file = header.files[role]
@@ -139,8 +162,6 @@ class NiftiFolders:
             volume = read_volume(root / file, header.source["orientation"])
         except VolumeError as error:
             raise CaseError(header.case, Path(file).name, str(error)) from None
-        except OSError as error:
-            raise CaseError(header.case, Path(file).name, f"cannot be read ({error.strerror})") from None
         if volume.shape != header.shape:
             raise CaseError(header.case, Path(file).name, "changed while it was being read")
         return volume
@@ -164,9 +185,10 @@ class NiftiFolders:
             return volume == self.label_values[name]
         mask = volume > 0.5
         # a soft mask in 0..1 or a mask of one value (such as 255) is binary once cut at 0.5; several labels are not
-        if low < 0 or (high > 1 and float(volume[mask].min()) != high):
-            values = ", ".join(f"{v:g}" for v in np.unique(volume)[:6])
-            raise CaseError(header.case, file, f"holds the values {values} ...; expected a binary region (0 and 1)")
+        if low < -SOFT or (high > 1 + SOFT and float(volume[mask].min()) != high):
+            values = np.unique(volume)
+            text = ", ".join(f"{v:g}" for v in values[:6]) + (" ..." if len(values) > 6 else "")
+            raise CaseError(header.case, file, f"holds the values {text}; expected a binary region (0 and 1)")
         return mask
 
     def _brain(self, root: Path, header: Header, frames: np.ndarray) -> np.ndarray | None:
@@ -183,9 +205,27 @@ class NiftiFolders:
             raise CaseError(header.case, "", f"no brain mask could be computed ({error}); add mask.nii.gz") from None
 
 
-def _natural(path: Path) -> list:
-    """Patient_2 before Patient_10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", path.name)]
+def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _natural(path: Path) -> tuple:
+    """Patient_2 before Patient_10; names that differ in case or leading zeros alone keep a fixed order too."""
+    parts = re.split(r"(\d+)", path.name)  # text and digits in turn
+    return [(int(part), "") if odd % 2 else (0, part.lower()) for odd, part in enumerate(parts)], path.name
+
+
+def _printable(name: str) -> str:
+    """A folder's name as one line of UTF-8; what is neither (bytes of old archives' encodings) becomes `?`."""
+    return "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode())
+
+
+def _same_place(one: dict, other: dict) -> bool:
+    """Whether two grids of one shape put their corners, and so all voxels, in the same places."""
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(n - 1 for n in one["shape"]), 1]
+    affines = np.array([one["affine"], other["affine"]])
+    apart_mm = np.linalg.norm((corners @ (affines[0] - affines[1]).T)[:, :3], axis=1)
+    return float(apart_mm.max()) <= SAME_PLACE * float(np.linalg.norm(affines[:, :3, :3], axis=1).min())
 
 
 def _by(shape: list[int]) -> str:
