@@ -24,8 +24,7 @@ def train() -> None:
     if best is None:
         print("debug: all checks passed; nothing was kept")
         return
-    print(f"fold {args.kfold}{' (finished before)' if best.already_finished else ''}: epoch {best.epoch + 1}, "
-          f"{best.metric} {best.score:.4f} -> {best.path}")
+    print(f"fold {args.kfold}{' (finished before)' if best.already_finished else ''}: {best} -> {best.path}")
     print(f"next: python 3-ConvertModels.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
 
 

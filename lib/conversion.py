@@ -64,8 +64,8 @@ def convert_folds(prepared: Prepared, study: Study, space: Workspace, name: str,
         finally:
             candidate.unlink(missing_ok=True)
         rows += found
-        print(f"fold {fold}: {path} (epoch {checkpoint['epoch'] + 1}, {checkpoint['metric']} "
-              f"{checkpoint['score']:.4f}{'' if checkpoint.get('finished') else ', UNFINISHED training'}) -> "
+        print(f"fold {fold}: {path} (epoch {checkpoint['epoch'] + 1}, {checkpoint['metric']}"
+              f"{score_text(checkpoint['score'])}{'' if checkpoint.get('finished') else ', UNFINISHED training'}) -> "
               f"{target if passed else 'FAILED parity'}; largest logit difference "
               f"{max(row['largest_difference'] for row in found):.1e}")
     write_parity(folder / "parity.csv", rows)
@@ -136,6 +136,10 @@ def metadata(study: Study, checkpoint: dict, prepared: Prepared) -> dict[str, st
                   "orientation": "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded"},
         "epoch": checkpoint["epoch"], "metric": checkpoint["metric"], "score": finite_or_none(checkpoint["score"]),
         "finished": checkpoint.get("finished", False)}.items()}
+
+
+def score_text(score: float) -> str:
+    return f" {score:.4f}" if np.isfinite(score) else ""
 
 
 def finite_or_none(value: float) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
-from lib.study import Training, build, one_of
+from lib.study import InputError, Training, build, one_of
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
@@ -37,7 +37,7 @@ class Schedule:
     def after_epoch(self, score: float) -> None:
         if self.every == "epoch":
             self.scheduler.step()
-        elif self.every == "score":
+        elif self.every == "score" and score == score:  # without validation there is no score to wait for
             self.scheduler.step(score)
 
     def state(self) -> dict:
@@ -53,7 +53,7 @@ def constant(optimizer, epochs, steps, larger_is_better) -> Schedule:
 
 
 def plateau(optimizer, epochs, steps, larger_is_better, factor: float = 0.5, patience: int = 5) -> Schedule:
-    """Times `factor` after `patience` epochs without a better score."""
+    """Times `factor` when more than `patience` epochs bring no better score; constant without validation."""
     mode = "max" if larger_is_better else "min"
     return Schedule(lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor=factor, patience=patience), "score")
 
@@ -66,7 +66,8 @@ def cosine_restarts(optimizer, epochs, steps, larger_is_better, T_0: int = 5, T_
 def one_cycle(optimizer, epochs, steps, larger_is_better, warm_up: float = 0.3) -> Schedule:
     """One cycle (Smith & Topin 2018): up to the learning rate over `warm_up` of the run, then down to nearly 0."""
     peak = [group["lr"] for group in optimizer.param_groups]
-    return Schedule(lr_scheduler.OneCycleLR(optimizer, peak, total_steps=epochs * steps, pct_start=warm_up), "step")
+    cycle = lr_scheduler.OneCycleLR(optimizer, peak, total_steps=epochs * steps, pct_start=warm_up, cycle_momentum=False)
+    return Schedule(cycle, "step")
 
 
 def poly(optimizer, epochs, steps, larger_is_better, power: float = 0.9) -> Schedule:
@@ -81,5 +82,8 @@ SCHEDULES = {"constant": constant, "plateau": plateau, "cosine_restarts": cosine
 def make_schedule(optimizer, settings: Training, steps: int, larger_is_better: bool) -> Schedule:
     """The schedule of `training.schedule`; `steps` optimiser steps make an epoch. Raises InputError."""
     one_of(settings.schedule, tuple(SCHEDULES), "training.schedule")
-    return build(SCHEDULES[settings.schedule], settings.schedule_options, "training.schedule_options",
-                 optimizer=optimizer, epochs=settings.epochs, steps=steps, larger_is_better=larger_is_better)
+    try:
+        return build(SCHEDULES[settings.schedule], settings.schedule_options, "training.schedule_options",
+                     optimizer=optimizer, epochs=settings.epochs, steps=steps, larger_is_better=larger_is_better)
+    except ValueError as error:
+        raise InputError(f"training.schedule_options: {error}") from None

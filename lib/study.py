@@ -68,7 +68,12 @@ class Data:
         one_of(self.store, ("float16", "uint8"), "data.store")
         require(len(self.classes) > 0, "data.classes", "none", "at least one class")
         require(len(set(self.classes)) == len(self.classes), "data.classes", list(self.classes), "different names")
+        for name in self.classes:  # `all` is the class of overall rows, `metric/class` a column
+            require(name not in ("", "all") and "/" not in name, "data.classes", repr(name), "another name, without /")
+        require(self.clip > 0, "data.clip", self.clip, "above 0")
         require(min(self.size) >= 8, "data.size", list(self.size), "at least 8 x 8")
+        require(not (self.inside and self.encoding == "exclusive"), "data.inside", self.inside,
+                "none with exclusive classes, because a voxel has only one of them")
         for child, parent in self.inside.items():
             for name in (child, parent):
                 one_of(name, self.classes, "data.inside")
@@ -124,6 +129,13 @@ class Augmentation:
     brightness: tuple[float, float] = (-0.2, 0.2)  # added, in units of the stored frames' spread
     contrast: tuple[float, float] = (0.8, 1.25)
     noise_level: tuple[float, float] = (0.0, 0.1)  # standard deviation of added Gaussian noise
+
+    def __post_init__(self):
+        require(0 <= self.probability <= 1, "augmentation.probability", self.probability, "0..1")
+        for key in ("rotation_deg", "zoom", "translation", "brightness", "contrast", "noise_level"):
+            low, high = getattr(self, key)
+            require(low <= high, f"augmentation.{key}", [low, high], "[low, high]")
+        require(self.zoom[0] > 0, "augmentation.zoom", list(self.zoom), "above 0")
 
 
 @dataclass(frozen=True)

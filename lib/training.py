@@ -29,6 +29,7 @@ from lib.workspace import Workspace, text_hash, write_table, write_text
 
 AHEAD = 1  # batches read in advance
 DEBUG_BATCHES = 4
+NO_VALIDATION = "last epoch (no validation patients)"
 PICTURES = 3  # validation cases that a tracker is shown at each better epoch
 
 
@@ -48,6 +49,10 @@ class Best:
     score: float
     path: Path
     already_finished: bool = False
+
+    def __str__(self) -> str:
+        score = f"{self.metric} {self.score:.4f}" if math.isfinite(self.score) else self.metric
+        return f"epoch {self.epoch + 1}, {score}"
 
 
 def open_fold(prepared: Prepared, index: int) -> Fold:
@@ -86,7 +91,7 @@ class Trainer:
         """What every checkpoint says of itself; file names are never asked."""
         prepared = self.fold.prepared
         return {"study": self.study.to_dict(), "fold": self.fold.index, "fingerprint": prepared.fingerprint,
-                "channels": prepared.channels, "metric": self.select_column if self.fold.validation else "last epoch",
+                "channels": prepared.channels, "metric": self.select_column if self.fold.validation else NO_VALIDATION,
                 "test_patients": text_hash(prepared.fingerprint, sorted(prepared.patients(self.fold.index, "test")))}
 
     def save_best(self) -> None:

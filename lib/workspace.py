@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import numbers
 import os
 import shutil
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def read_json(path: Path) -> Any:
 
 def cell(value: Any) -> Any:
     """A table cell: floats in ten significant digits (so that files compare), NaN as an empty cell."""
-    if isinstance(value, float):
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
         return "" if math.isnan(value) else f"{value:.10g}"
     return "" if value is None else value
 
@@ -108,7 +109,7 @@ def building(folder: Path, keep: str = "") -> Iterator[Path]:
     A kill at any moment leaves the last whole folder, or (between the two renames) `folder.old`, which the
     next `recover` puts back.
     """
-    recover(folder)
+    recover(folder, keep)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -119,18 +120,18 @@ def building(folder: Path, keep: str = "") -> Iterator[Path]:
         raise
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
-        for entry in folder.glob(keep) if keep else ():
-            os.replace(entry, partial / entry.name)
         os.replace(folder, old)
     os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    recover(folder, keep)
 
 
-def recover(folder: Path) -> None:
-    """Finish or undo a replacement of `folder` that was killed between its two renames."""
+def recover(folder: Path, keep: str = "") -> None:
+    """Finish or undo a replacement of `folder` that was killed after its first rename."""
     old = folder.with_name(folder.name + ".old")
     if old.exists() and not folder.exists():
         os.replace(old, folder)
+    for entry in old.glob(keep) if keep else ():
+        os.replace(entry, folder / entry.name)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -33,7 +33,7 @@ RUN = "FVV"  # the default name of a run
 FOLDS = 3
 SHAPES = ((64, 64, 8), (72, 64, 9))  # columns, rows, slices of the phantoms, in turn
 PREPARE = ("-k", FOLDS, "-j", 2, "--set", "data.size=[32,32]")  # for script 1
-TINY_KEYS = ("network={name: smp/Unet/timm-mobilenetv3_small_minimal_100, encoder_depth: 3, decoder_channels: [16, 8, 8]}",
+TINY_KEYS = ("network={name: smp/Unet/tu-tf_mobilenetv3_small_minimal_100, encoder_depth: 3, decoder_channels: [16, 8, 8]}",
              "window.frames=3", "training.epochs=2", "training.batch_size=10", "tracking.trackers=[none]")
 TINY = tuple(part for key in TINY_KEYS for part in ("--set", key))  # for scripts 2a and 2b; -e and the like win over it
 

@@ -61,14 +61,14 @@ def test_probability_zero_changes_nothing(rows, columns):
     """With the shipped defaults, flips included."""
     frames, targets = batch(count=16, rows=rows, columns=columns)
     found, labels = augment(Augmentation(probability=0), REGIONS, frames, targets, 1.0, seeded())
-    torch.testing.assert_close(found, frames, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, frames, rtol=0, atol=1e-4)
     assert torch.equal(labels, targets) and labels.dtype == torch.uint8
 
 
 def test_neutral_ranges_change_nothing():
     frames, targets = batch()
     found, labels = augment(only(), REGIONS, frames, targets, 1.0, seeded())
-    torch.testing.assert_close(found, frames, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, frames, rtol=0, atol=1e-4)
     assert torch.equal(labels, targets)
 
 
@@ -84,7 +84,7 @@ def test_a_flip_mirrors_frames_and_masks_together(rows, columns):
             labels[index], targets[index].flip([axis - 2 for axis in range(2) if (r, c)[axis]]))]
         assert len(matching) == 1, "a mask that is no mirror image of the source"
         axes = [axis - 2 for axis in range(2) if matching[0][axis]]
-        torch.testing.assert_close(found[index], frames[index].flip(axes), rtol=0, atol=1e-5)
+        torch.testing.assert_close(found[index], frames[index].flip(axes), rtol=0, atol=1e-4)
         kinds.add(matching[0])
     assert len(kinds) == 2 ** (rows + columns)  # each sample throws its own coins
 
@@ -96,7 +96,7 @@ def test_a_warp_tells_which_samples_were_mirrored():
     found = warp.frames(frames)
     for index, (rows, columns) in enumerate(warp.flips.tolist()):
         axes = [axis for axis, flipped in ((-2, rows), (-1, columns)) if flipped]
-        torch.testing.assert_close(found[index], frames[index].flip(axes), rtol=0, atol=1e-5)
+        torch.testing.assert_close(found[index], frames[index].flip(axes), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("degrees, quarters", [(90, 1), (180, 2), (-90, -1)])
@@ -117,7 +117,7 @@ def test_a_quarter_turn_of_exclusive_labels_is_rot90():
 
 
 def test_a_turn_of_an_oblong_frame_keeps_shapes():
-    """A square of 6 x 6 pixels at the centre of 16 x 32, turned by a quarter, is the same square; one of 4 x 8 stands up."""
+    """A square of 6 x 6 pixels at the centre of 16 x 32, turned by a quarter, is the same; 4 x 8 stands up."""
     targets = torch.zeros((1, 2, 16, 32), dtype=torch.uint8)
     targets[0, 0, 5:11, 13:19] = 1
     targets[0, 1, 6:10, 12:20] = 1
@@ -164,7 +164,7 @@ def test_labels_are_never_interpolated_and_nothing_lies_outside():
     for labels in (regions[:, 0], classes):
         corners = labels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
         assert not corners.any() and labels[:, 16, 16].all()
-    torch.testing.assert_close(found, frames, rtol=0, atol=1e-5)  # frames repeat their border instead of black
+    torch.testing.assert_close(found, frames, rtol=0, atol=1e-4)  # frames repeat their border instead of black
 
 
 def test_frames_and_masks_stay_together_under_every_transform():

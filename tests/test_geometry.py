@@ -1,4 +1,4 @@
-"""lib.imaging.geometry and intensity: fitted without cropping, in proportion, and restored to the exact native shape."""
+"""lib.imaging.geometry and intensity: fitted without cropping, in proportion, and restored."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def test_halved_by_hand():
     """Shrinking averages areas."""
     frame = np.array([[0, 2, 10, 10], [4, 6, 10, 10], [1, 1, 0, 8], [1, 1, 0, 0]], np.float32)
     np.testing.assert_array_equal(Fit.of((4, 4), (2, 2)).fit(frame), [[3, 10], [1, 2]])
+    np.testing.assert_array_equal(Fit.of((4, 4), (1, 1)).fit(frame), [[4]])  # of all 16, not of the middle 4
 
 
 def test_padding_is_even_and_has_the_value_asked_for():
@@ -109,7 +110,8 @@ def test_nothing_is_cropped(native, grid, spacing):
     assert inner.mean() == pytest.approx(frame.mean(), rel=0.15)
 
 
-@pytest.mark.parametrize("native, spacing", [((256, 16), (0.25, 4.0)), ((16, 256), (4.0, 0.25)), ((300, 20), (0.4, 6.0))])
+@pytest.mark.parametrize("native, spacing", [((256, 16), (0.25, 4.0)), ((16, 256), (4.0, 0.25)),
+                                             ((300, 20), (0.4, 6.0))])
 def test_one_axis_shrinks_while_the_other_grows(native, spacing):
     """Long thin pixels: a ramp along each axis must stay where it is, without a shift.
 

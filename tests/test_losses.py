@@ -1,4 +1,4 @@
-"""lib.tasks.losses against formulas worked out with NumPy, torch's own cross-entropy, and gradients that must be zero."""
+"""lib.tasks.losses by hand, against torch's own cross-entropy, and by gradients that must be zero."""
 
 from __future__ import annotations
 

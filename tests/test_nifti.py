@@ -13,7 +13,7 @@ import pytest
 from lib.imaging.nifti import VolumeError, as_rgb, canonical_geometry, read_header, read_volume, write_like
 
 SHAPE_XYZ, SPACING_XYZ, ORIGIN = (2, 3, 5), (0.5, 1.25, 3.0), (-11.0, 7.0, 20.0)
-ORIENTATIONS = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
+ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
 TURN_20_DEG = np.array([[np.cos(0.35), -np.sin(0.35), 0], [np.sin(0.35), np.cos(0.35), 0], [0, 0, 1]])
 
 

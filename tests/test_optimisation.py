@@ -135,7 +135,8 @@ def test_bad_options_are_input_errors(schedule, options, message):
         make_schedule(make_optimizer(network(), chosen), chosen, 2, True)
 
 
-@pytest.mark.parametrize("name, kind", [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+@pytest.mark.parametrize("name, kind", [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam),
+                                        ("adamw", torch.optim.AdamW)])
 def test_optimisers_take_the_study_s_settings(name, kind):
     optimizer = make_optimizer(network(), Training(optimizer=name, learning_rate=0.25, weight_decay=0.5, momentum=0.75))
     assert type(optimizer) is kind

@@ -1,4 +1,4 @@
-"""lib.tasks.segmentation: targets, decoding, scores, calibration and strata, on volumes small enough to count by hand."""
+"""lib.tasks.segmentation: targets, decoding, scores, calibration and strata, small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lib.tasks.segmentation import THRESHOLDS, Prediction, Segmentation
 
 NAN = float("nan")
 HALVES = (0.5, 0.5, 0.5)
+SHARE = {"share": {"kind": "share", "part": "visible", "whole": "stroke"}}
 
 
 def stroke(**keys) -> Segmentation:
@@ -172,19 +173,20 @@ def test_saved_regions_are_the_last_axis():
 def test_scores_by_hand():
     """Brain is right; of stroke one voxel is right, one missed; one of visible is too much. A voxel is 50 uL."""
     case = case_of(spacing=(5.0, 2.0, 5.0))
-    task = stroke(measurements={"share": {"kind": "share", "part": "visible", "whole": "stroke"}}, presence=("visible",))
+    task = stroke(measurements=SHARE, presence=("visible",))
     rows = task.score(predicted(masks("1111", "1100", "1100")), masks("1111", "0110", "0100"), case)
     assert rows["brain", "dice"] == 1 and rows["brain", "hd95_mm"] == 0
     assert rows["stroke", "dice"] == pytest.approx(2 / 4) and rows["stroke", "iou"] == pytest.approx(1 / 3)
     assert rows["visible", "dice"] == pytest.approx(2 / 3)
     assert rows["all", "dice"] == pytest.approx((1 + 1 / 2 + 2 / 3) / 3)
-    assert rows["visible", "volume_ml"] == pytest.approx(0.1) and rows["visible", "volume_ml_true"] == pytest.approx(0.05)
+    assert rows["visible", "volume_ml"] == pytest.approx(0.1)
+    assert rows["visible", "volume_ml_true"] == pytest.approx(0.05)
     assert rows["stroke", "false_positive_ml"] == pytest.approx(0.05)
     assert rows["visible", "share"] == 1 and rows["visible", "share_true"] == 0.5
     assert rows["visible", "present_true"] == 1
     quick = task.score(predicted(masks("1111", "1100", "1100")), masks("1111", "0110", "0100"), case, distances=False)
     assert not any("hd95" in metric for _, metric in quick)
-    assert all(rows[key] == value for key, value in quick.items())
+    np.testing.assert_equal(quick, {key: rows[key] for key in quick})  # NaN equals NaN here
 
 
 def test_an_empty_truth_is_neither_0_nor_1():
@@ -218,7 +220,7 @@ def test_presence_is_judged_by_volume():
 
 
 def test_a_case_without_truth_is_measured():
-    task = stroke(measurements={"share": {"kind": "share", "part": "visible", "whole": "stroke"}}, presence=("visible",))
+    task = stroke(measurements=SHARE, presence=("visible",))
     rows = task.measure(predicted(masks("1111", "1100", "1000")), case_of(spacing=(1.0, 10.0, 100.0)))
     assert rows == {("brain", "volume_ml"): 4, ("stroke", "volume_ml"): 2, ("visible", "volume_ml"): 1,
                     ("visible", "present"): 1, ("visible", "share"): 0.5}
@@ -282,24 +284,20 @@ def test_empty_truth_does_not_move_the_threshold():
 
 
 def test_each_region_has_its_own_threshold_and_a_child_is_judged_inside_its_parent():
-    """Outside the brain the stroke map is as high as inside the stroke; only the parent keeps that out."""
-    brain, lesion = [0.95, 0.95, 0.95, 0.05], [0.75, 0.25, 0.25, 0.75]
-    found = calibrated(stroke(), ([brain, lesion, [0.05] * 4], ["1110", "1000", "0000"]))
-    assert found["threshold"] == {"brain": 0.5, "stroke": 0.5, "visible": 0.5}
-    lesion = [0.25, 0.15, 0.15, 0.25]
-    found = calibrated(stroke(), ([brain, lesion, [0.05] * 4], ["1110", "1000", "0000"]))
-    assert found["threshold"] == {"brain": 0.5, "stroke": 0.2, "visible": 0.5}
+    """Three voxels of stroke at 0.65, 0.35, 0.35, then the rest of the brain, then eight at 0.55 outside the brain:
+    0.3 finds all three; without the brain around it, it would find eight wrong ones too, and 0.6 were better."""
+    brain, lesion = [0.95] * 4 + [0.05] * 8, [0.65, 0.35, 0.35, 0.15] + [0.55] * 8
+    found = calibrated(stroke(), ([brain, lesion, [0.05] * 12], ["1111" + 8 * "0", "111" + 9 * "0", 12 * "0"]))
+    assert found["threshold"] == {"brain": 0.5, "stroke": 0.3, "visible": 0.5}
 
 
 def test_a_child_in_the_list_of_largest_is_calibrated_as_it_is_decoded():
-    """A second, smaller island at 0.85 is dropped by `largest`, so 0.3 is the best; with the island it would be 0.3 at
-    a lower Dice, and its volume would count for presence."""
+    """Of three and one voxels three are kept, of three single ones one: 0.3 and 0.1 mL, midway is 0.2."""
     data = Data(reader={}, classes=("brain", "stroke"), inside={"stroke": "brain"})
     task = Segmentation(data, {}, {}, largest=("stroke",), presence=("stroke",))
     brain = [0.95] * 8
     sick = ([brain, [0.85, 0.85, 0.85, 0.05, 0.05, 0.85, 0.05, 0.05]], ["11111111", "11100000"])
     well = ([brain, [0.85, 0.05, 0.85, 0.05, 0.85, 0.05, 0.05, 0.05]], ["11111111", "00000000"])
-    # decoded volumes: 0.3 mL and 0.1 mL, so Youden's threshold lies midway, at 0.2 mL
     assert calibrated(task, sick, well)["presence_ml"]["stroke"] == pytest.approx(0.2)
 
 
@@ -365,7 +363,8 @@ def test_frame_scores_by_hand():
     data = Data(reader={}, classes=("brain", "a"), inside={"a": "brain"})
     truth = np.ones((2, 5, 1, 4), bool)
     guess = np.ones((2, 5, 1, 4), bool)
-    for frame, (t, g) in enumerate((("1100", "1100"), ("1100", "0110"), ("1100", "0000"), ("0000", "1000"), ("0000",) * 2)):
+    pairs = (("1100", "1100"), ("1100", "0110"), ("1100", "0000"), ("0000", "1000"), ("0000", "0000"))
+    for frame, (t, g) in enumerate(pairs):
         truth[1, frame], guess[1, frame] = masks(t)[0, 0], masks(g)[0, 0]
     task = Segmentation(data, {}, {})
     np.testing.assert_allclose(task.frame_scores(predicted(guess), truth), [1, 0.5, 0, 0, NAN])

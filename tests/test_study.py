@@ -88,8 +88,9 @@ def test_a_wrong_type_names_key_and_what_was_expected(tmp_path, override, key, e
 ])
 def test_a_value_out_of_range_is_refused(tmp_path, override):
     key = override.split("=")[0]
-    with pytest.raises(InputError, match=key.replace(".", r"\.").split("frames")[0].split("stride")[0].rstrip("\\.")):
+    with pytest.raises(InputError) as caught:
         load(tmp_path, override)
+    assert f": {'window' if key.startswith('window') else key}: " in str(caught.value)
 
 
 def test_an_outer_region_comes_first():

@@ -113,7 +113,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("moment", range(4))
 def test_a_kill_at_any_rename_loses_nothing(tmp_path, monkeypatch, moment):
-    """The old or the new folder survives whole, and so does what was to be kept, also through the next build."""
+    """The old or the new folder is somewhere whole, and what was to be kept is there after the next build."""
     folder = tmp_path / "results"
     build(folder, "old")
     write_text(folder / "predict-new" / "b.txt", "hours of work")
@@ -131,8 +131,8 @@ def test_a_kill_at_any_rename_loses_nothing(tmp_path, monkeypatch, moment):
     except Killed:
         pass
     monkeypatch.undo()
-    recover(folder)
-    assert (folder / "a.txt").read_text() in ("old", "new")
+    survivor = folder if folder.exists() else tmp_path / "results.old"
+    assert (survivor / "a.txt").read_text() in ("old", "new")
     build(folder, "newest", keep="predict-*")
     assert content(tmp_path) == {"results/a.txt": "newest", "results/predict-new/b.txt": "hours of work"}
 
@@ -180,8 +180,8 @@ def prepared_folder(space: Workspace) -> dict:
         write_table(folder / "splits.csv", ["fold", "patient", "subset"], [
             dict(fold=0, patient="p", subset="test"), dict(fold=1, patient="p", subset="train")])
         write_manifest(folder, plain({
-            "study": study.to_dict(), "data_as_written": study.to_dict()["data"], "fingerprint": "f", "channels": ["t1"],
-            "frames_shape": [2, 1, 8, 8], "targets_shape": [2, 1, 8, 8]}))
+            "study": study.to_dict(), "data_as_written": study.to_dict()["data"], "fingerprint": "f",
+            "channels": ["t1"], "frames_shape": [2, 1, 8, 8], "targets_shape": [2, 1, 8, 8]}))
     return study
 
 

@@ -41,7 +41,7 @@ def random_warp(settings: Augmentation, count: int, size: tuple[int, int], gener
     angle = draw(settings.rotation_deg, 0.0) * math.pi / 180
     zoom = draw(settings.zoom, 1.0)
     shift = torch.stack([draw(settings.translation, 0.0), draw(settings.translation, 0.0)], dim=1) * 2
-    flips = torch.rand(count, 2, generator=generator) < 0.5
+    flips = torch.rand(count, 2, generator=generator) < settings.probability
     flips &= torch.tensor([settings.flip_rows, settings.flip_columns])
     sign = 1.0 - 2.0 * flips.float()
     aspect = size[0] / size[1]  # so that a rotation stays one on frames that are not square

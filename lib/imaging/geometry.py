@@ -35,8 +35,8 @@ class Fit:
 
     def fit(self, frames: np.ndarray, outside: float = 0.0) -> np.ndarray:
         """(..., *native) float32 -> (..., *grid) float32; linear, area-averaged when shrinking; padded with `outside`."""
-        shrinking = self.scaled[0] < self.native[0] or self.scaled[1] < self.native[1]
-        return self._place(frames, cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR, outside)
+        # OpenCV averages areas only if no axis grows, so an axis that does waits for the second, linear step
+        return self._place(frames, cv2.INTER_LINEAR, outside)
 
     def fit_labels(self, labels: np.ndarray) -> np.ndarray:
         """(..., *native) uint8 or bool -> (..., *grid) uint8; nearest neighbour, padded with 0."""
@@ -54,6 +54,8 @@ class Fit:
         flat = frames.reshape(-1, *self.native)
         placed = np.full((len(flat), *self.grid), outside, frames.dtype)
         for source, target in zip(flat, placed):
+            if interpolation == cv2.INTER_LINEAR:
+                source = self._resize(source, tuple(map(min, self.scaled, self.native)), cv2.INTER_AREA)
             target[self.inner] = self._resize(source, self.scaled, interpolation)
         return placed.reshape(*frames.shape[:-2], *self.grid)
 

@@ -217,12 +217,12 @@ def _natural(path: Path) -> tuple:
 
 def _printable(name: str) -> str:
     """A folder's name as one line of UTF-8; what is neither (bytes of old archives' encodings) becomes `?`."""
-    return "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode())
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", name.encode("utf-8", "replace").decode())
 
 
 def _same_place(one: dict, other: dict) -> bool:
     """Whether two grids of one shape put their corners, and so all voxels, in the same places."""
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(n - 1 for n in one["shape"]), 1]
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*one["shape"], 1]
     affines = np.array([one["affine"], other["affine"]])
     apart_mm = np.linalg.norm((corners @ (affines[0] - affines[1]).T)[:, :3], axis=1)
     return float(apart_mm.max()) <= SAME_PLACE * float(np.linalg.norm(affines[:, :3, :3], axis=1).min())

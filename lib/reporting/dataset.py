@@ -59,6 +59,7 @@ def draw_scans(prepared: Prepared, path: Path) -> None:
     left.legend(frameon=False)
     shapes, many = np.unique([case.shape for case in prepared.cases], axis=0, return_counts=True)
     middle.barh([f"{c} x {r} x {n}" for n, r, c in shapes.tolist()], many, color="#009E73")
+    middle.xaxis.get_major_locator().set_params(integer=True)
     middle.set(xlabel="cases", title="columns x rows x frames")
     spacing = np.array([case.spacing_mm for case in prepared.cases])
     right.plot(spacing[:, 1], spacing[:, 0], "o", alpha=0.6)

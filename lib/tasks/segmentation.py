@@ -261,7 +261,10 @@ class Segmentation:
             tables = np.zeros((2, len(THRESHOLDS), len(self.classes)))
             for row, t in enumerate(THRESHOLDS):
                 for index, parent in enumerate(self.parents):
-                    mask = cut[t][index] if parent < 0 else (prediction.probabilities[index] > t) & base[parent]
+                    mask = cut[t][index]
+                    if parent >= 0:
+                        mask = prediction.probabilities[index] > t
+                        mask = (largest_component(mask) if self.classes[index] in self.largest else mask) & base[parent]
                     tables[0, row, index] = overlap(mask, truth[index])["dice"]
                     tables[1, row, index] = volume_ml(mask, case.spacing_mm)
             dice.append(tables[0])
