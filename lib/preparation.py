@@ -15,18 +15,17 @@ import cv2
 import numpy as np
 
 from lib.data.case import Case, CaseError, CaseProblem, Header
-from lib.data.folds import deal_folds, draw_validation, split_rows
 from lib.data.store import pack_truth
+from lib.data.tables import write_tables
 from lib.imaging.geometry import Fit
 from lib.imaging.intensity import zscore, zscore_parameters
 from lib.readers import make_reader
 from lib.study import InputError, Study, differences, plain
 from lib.tasks import make_task
-from lib.workspace import Workspace, building, file_hash, read_manifest, text_hash, write_manifest, write_table
+from lib.workspace import Workspace, building, file_hash, read_manifest, text_hash, write_manifest
 
 PACKAGES = ("numpy", "nibabel", "opencv-python", "scikit-learn", "connected-components-3d")
 DISK_RESERVE = 64 * 2**20  # bytes that must stay free beside the arrays
-CUT_WARNING = 0.05  # share of a region outside its parent that deserves a line
 
 
 @dataclass
@@ -73,7 +72,8 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
                               progress)
         rejected = [*scan.problems, *rejected]
-        notes += write_tables(folder, study, task, kept, rejected)
+        noted, never_training = write_tables(folder, study, task, kept.headers, kept.facts, rejected)
+        notes += noted
         manifest = {
             "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
             "fingerprint": text_hash(key, sorted(p.case for p in rejected)), "channels": list(reader.channel_names),
@@ -82,7 +82,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         }
         write_manifest(folder, plain(manifest))
     return Outcome(True, len(kept.headers), kept.frames_shape[0], space.prepared, changed, notes, rejected,
-                   kept.never_training)
+                   never_training)
 
 
 def source_hashes(root: Path, header: Header) -> dict[str, str]:
@@ -113,7 +113,6 @@ class Filled:
     facts: list[dict]
     frames_shape: tuple[int, ...]
     targets_shape: tuple[int, ...]
-    never_training: int = 0
 
 
 def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, progress) -> tuple[Filled, list[CaseProblem]]:
@@ -197,66 +196,6 @@ def check_disk(workspace: Path, frames_shape, store, targets_shape, headers, cla
     if needed + DISK_RESERVE > free:
         raise InputError(f"{workspace} has {free / 2**30:.2f} GiB free, but the arrays need {needed / 2**30:.2f} GiB: "
                          "free some space, or put the workspace on another disk with -o/--workspace")
-
-
-def write_tables(folder: Path, study: Study, task, kept: Filled, rejected: list[CaseProblem]) -> list[str]:
-    """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv); returns what the user should know."""
-    headers, facts, names = kept.headers, kept.facts, study.data.classes
-    patients, notes = group_duplicates(headers, facts)
-    notes += cut_notes(headers, facts, names)
-    write_samples(folder, headers, patients)
-    write_table(folder / "cases.csv",
-                ["case", "patient", "samples", "files", "geometry", "content", *(f"volume_ml_{n}" for n in names)],
-                [{"case": h.case, "patient": p, "samples": h.shape[0], "files": json.dumps(h.files),
-                  "geometry": json.dumps({"shape": h.shape, "spacing_mm": h.spacing_mm, "turn": h.turn,
-                                          "source": h.source}), **f} for h, p, f in zip(headers, patients, facts)])
-    strata = task.strata(patients, facts)
-    folds = study.data.folds
-    test_fold = deal_folds(list(strata), list(strata.values()), folds)
-    validation = draw_validation(test_fold, strata, folds)
-    write_table(folder / "folds.csv", ["patient", "fold", "stratum"],
-                [{"patient": p, "fold": test_fold[p], "stratum": strata[p][0]} for p in strata])
-    rows = split_rows(test_fold, validation)
-    write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
-    kept.never_training = len(set(strata) - {r["patient"] for r in rows if r["subset"] == "train"})
-    if not all(validation):
-        notes.append("too few patients for a validation set in some folds: those folds will keep their LAST epoch")
-    if kept.never_training:
-        notes.append(f"{kept.never_training} patients never train, because two folds leave each patient one chance: "
-                     "use -k 3 or more, or -v 0")
-    if rejected:
-        write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
-    return notes
-
-
-def write_samples(folder: Path, headers: list[Header], patients: list[str]) -> None:
-    """One sample per frame; its series is its case."""
-    rows, start = [], 0
-    for header, patient in zip(headers, patients):
-        stop = start + header.shape[0]
-        rows += [{"sample": frame, "case": header.case, "patient": patient, "frame": frame, "series_start": start,
-                  "series_stop": stop} for frame in range(start, stop)]
-        start = stop
-    write_table(folder / "samples.csv", ["sample", "case", "patient", "frame", "series_start", "series_stop"], rows)
-
-
-def group_duplicates(headers: list[Header], facts: list[dict]) -> tuple[list[str], list[str]]:
-    """Patient of each case; cases with identical images become one patient, so that no fold can leak them."""
-    group = {header.patient: header.patient for header in headers}
-    first: dict[str, Header] = {}
-    notes = []
-    for header, fact in zip(headers, facts):
-        twin = first.setdefault(fact["content"], header)
-        mine, other = group[header.patient], group[twin.patient]
-        if mine != other:
-            group = {patient: other if leader == mine else leader for patient, leader in group.items()}
-            notes.append(f"{header.case} holds the very images of {twin.case}: treated as one patient")
-    return [group[header.patient] for header in headers], notes
-
-
-def cut_notes(headers: list[Header], facts: list[dict], names) -> list[str]:
-    return [f"{h.case}: {f[f'cut_{n}']:.0%} of {n} lies outside its parent region and was cut off; look at its masks"
-            for h, f in zip(headers, facts) for n in names if f[f"cut_{n}"] > CUT_WARNING]
 
 
 def describe(outcome: Outcome, study: Study) -> str:

@@ -204,8 +204,8 @@ class Trainer:
         best = load_checkpoint(self.folder / "best.pt")
         self.network.load_state_dict(best["network"])
         if self.fold.validation:
-            self.calibration = self.task.calibrate((self.task.decode(outputs, case), truth, case)
-                                                   for case, outputs, truth in self.validation_outputs())
+            self.calibration = self.task.calibrate(lambda: ((self.task.decode(outputs, case), truth, case)
+                                                            for case, outputs, truth in self.validation_outputs()))
             self.log(f"thresholds from validation: {self.calibration}")
         else:
             self.log("WARNING: no validation patients, so the LAST epoch is kept and thresholds stay at their defaults")

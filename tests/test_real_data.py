@@ -26,7 +26,7 @@ def isles(tmp_path_factory) -> Path:
         pytest.skip(f"{ISLES} is not there")
     folder = tmp_path_factory.mktemp("isles")
     tiny = ("--set", "network={name: smp/Unet/tu-tf_mobilenetv3_small_minimal_100, encoder_depth: 3, decoder_channels: [16, 8, 8]}",
-            "--set", "window.frames=3", "-e", 4, "-b", 12, "-lr", 0.005)
+            "--set", "window.frames=3", "-e", 4, "-b", 10, "-lr", 0.005)
     run_script("1", "-s", STUDY, "-i", ISLES, "-k", 2, "-v", 0, "--set", "data.size=[32,32]", cwd=folder)
     run_script("2a", "-s", STUDY, "-k", 0, *tiny, cwd=folder)
     text = run_script("2b", "-s", STUDY, *tiny, cwd=folder).stdout

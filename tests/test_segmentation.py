@@ -261,7 +261,7 @@ def calibrated(task: Segmentation, *cases) -> dict:
         p = np.array(probabilities, np.float32)[:, None, None]
         made.append((Prediction(p, task.masks(p, [0.5] * len(p)), (0.5,) * len(p)), masks(*truth),
                      case_of((1, 1, p.shape[-1]), spacing=(1.0, 10.0, 10.0))))
-    return task.calibrate(iter(made))
+    return task.calibrate(lambda: iter(made))
 
 
 @pytest.mark.parametrize("inside, outside, best", [
@@ -314,7 +314,7 @@ def test_the_presence_threshold_lies_between_sick_and_well():
 
 def test_no_validation_cases_no_thresholds():
     task = regions("a")
-    assert task.calibrate(iter([])) == {}
+    assert task.calibrate(lambda: iter([])) == {}
     assert task.with_calibration({}).thresholds == (0.5,)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Iterable, Sequence
+from typing import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from lib.imaging.brainmask import largest_component
 from lib.imaging.geometry import Fit
 from lib.data.case import Case
 from lib.study import Data, one_of
+from lib.tasks.strata import volume_strata
+from lib.tasks.thresholds import THRESHOLDS, best_thresholds
 
-THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 ALL = "all"  # the class of a row that speaks of all foreground classes
 
 
@@ -96,25 +97,8 @@ class Segmentation:
         return np.moveaxis(fit.fit_labels(truth), 0, 1)
 
     def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
-        """patient -> labels, fine to coarse: lesion present / volume tertile / share of the inner region."""
-        volumes: dict[str, np.ndarray] = {}
-        names = self.stratify or self.classes
-        for patient, fact in zip(patients, facts):
-            volumes[patient] = volumes.get(patient, 0) + np.array([fact[f"volume_ml_{n}"] for n in names])
-        table = np.array(list(volumes.values())).reshape(len(volumes), len(names))
-        labels = [self._stratum_labels(index, name, names, table) for index, name in enumerate(names)]
-        present = ["present" if v > 0 else "absent" for v in table[:, 0]]
-        return {patient: [", ".join(column[row] for column in labels), labels[0][row], f"{names[0]} {present[row]}"]
-                for row, patient in enumerate(volumes)}
-
-    def _stratum_labels(self, index: int, name: str, names: Sequence[str], table: np.ndarray) -> list[str]:
-        volume, parent = table[:, index], self.data.inside.get(name)
-        if parent in names:
-            share = volume / np.maximum(table[:, names.index(parent)], 1e-9)
-            return [f"{name} " + ("none" if s == 0 else "part" if s < 0.5 else "most") for s in share]
-        low, high = np.quantile(volume[volume > 0], [1 / 3, 2 / 3]) if (volume > 0).any() else (0, 0)
-        return [f"{name} " + ("none" if v == 0 else "small" if v <= low else "medium" if v <= high else "large")
-                for v in volume]
+        """patient -> labels, fine to coarse, by the volumes of the classes in `stratify`."""
+        return volume_strata(patients, facts, self.stratify or self.classes, self.data.inside)
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -248,48 +232,38 @@ class Segmentation:
             rows |= {(name, f"presence_{metric}"): value for metric, value in agreement.items()}
         return rows
 
-    def calibrate(self, cases: Iterable[tuple[Prediction, np.ndarray, object]]) -> dict:
-        """Thresholds from validation cases (prediction, truth, case), one case in memory at a time.
+    def calibrate(self, cases: Callable[[], Iterable[tuple[Prediction, np.ndarray, object]]]) -> dict:
+        """Thresholds from validation: `cases()` yields (prediction, truth, case), one in memory at a time, twice.
 
-        The probability threshold of a region is the one with the best mean Dice over cases whose truth is not
-        empty (ties: the one nearest to 0.5), its parents held at 0.5; the presence threshold is Youden's.
+        First the probability threshold of each region (see `best_thresholds`), then, with these in force, the
+        volume above which a class counts as present (Youden's). No cases, no calibration: {}.
         """
-        dice, volumes, true = [], [], []
-        for prediction, truth, case in cases:
-            cut = {t: self.masks(prediction.probabilities, [t] * len(self.classes)) for t in THRESHOLDS}
-            base = cut[0.5].copy()
-            tables = np.zeros((2, len(THRESHOLDS), len(self.classes)))
-            for row, t in enumerate(THRESHOLDS):
-                for index, parent in enumerate(self.parents):
-                    mask = cut[t][index]
-                    if parent >= 0:
-                        mask = prediction.probabilities[index] > t
-                        mask = (largest_component(mask) if self.classes[index] in self.largest else mask) & base[parent]
-                    tables[0, row, index] = overlap(mask, truth[index])["dice"]
-                    tables[1, row, index] = volume_ml(mask, case.spacing_mm)
-            dice.append(tables[0])
-            volumes.append(tables[1])
-            true.append([volume_ml(mask, case.spacing_mm) > 0 for mask in truth])
+        dice = [self._dice_by_threshold(prediction, truth) for prediction, truth, _ in cases()]
         if not dice:
             return {}
-        best = self._best_thresholds(np.array(dice))
-        chosen = {name: THRESHOLDS[row] for name, row in zip(self.classes, best)}
-        presence = {}
-        for name in self.presence:
-            index = self.classes.index(name)
-            scores = np.array(volumes)[:, best[index], index].tolist()
-            presence[name] = youden_threshold(scores, [t[index] for t in true], self.presence_default_ml)
-        return {"threshold": {} if self.exclusive else chosen, "presence_ml": presence, "cases": len(dice)}
+        chosen = {} if self.exclusive else dict(zip(self.classes, best_thresholds(np.array(dice))))
+        task = self.with_calibration({"threshold": chosen})
+        volumes = {name: ([], []) for name in self.presence}
+        for prediction, truth, case in cases() if self.presence else ():
+            masks = task.masks(prediction.probabilities, task.thresholds)
+            for name, (predicted, present) in volumes.items():
+                index = self.classes.index(name)
+                predicted.append(volume_ml(masks[index], case.spacing_mm))
+                present.append(bool(truth[index].any()))
+        presence = {name: youden_threshold(*pair, self.presence_default_ml) for name, pair in volumes.items()}
+        return {"threshold": chosen, "presence_ml": presence, "cases": len(dice)}
 
-    def _best_thresholds(self, dice: np.ndarray) -> list[int]:
-        """Row of THRESHOLDS per class, from Dice (cases, thresholds, classes)."""
-        best = []
-        middle = THRESHOLDS.index(0.5)
-        for index in range(len(self.classes)):
-            known = dice[:, :, index][~np.isnan(dice[:, :, index]).any(axis=1)]
-            mean = known.mean(axis=0).round(6) if len(known) else np.zeros(len(THRESHOLDS))
-            best.append(min(np.flatnonzero(mean == mean.max()), key=lambda row: abs(row - middle)))
-        return [int(row) for row in best]
+    def _dice_by_threshold(self, prediction: Prediction, truth: np.ndarray) -> np.ndarray:
+        """Dice (thresholds, classes) of one case, the parent of each class held at 0.5; NaN where truth is empty."""
+        base = self.masks(prediction.probabilities, [0.5] * len(self.classes))
+        table = np.full((len(THRESHOLDS), len(self.classes)), np.nan)
+        for index, parent in enumerate(self.parents):
+            for row, threshold in enumerate(THRESHOLDS if truth[index].any() else ()):
+                mask = prediction.probabilities[index] > threshold
+                if self.classes[index] in self.largest:
+                    mask = largest_component(mask)
+                table[row, index] = overlap(mask & base[parent] if parent >= 0 else mask, truth[index])["dice"]
+        return table
 
     # --- pictures ------------------------------------------------------------------------------------------------
 
