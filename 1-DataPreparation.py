@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from lib.commands import main, open_study, parser
-from lib.study import load_study
+from lib.study import load_study, require
 
 
 def prepare_data() -> None:
@@ -18,6 +18,7 @@ def prepare_data() -> None:
     arguments.add_argument("-j", "--jobs", type=int, default=-1, help="cases at once; -1 uses every core")
     arguments.add_argument("--skip-bad", action="store_true", help="leave bad cases out and list them in rejected.csv")
     args = arguments.parse_args()
+    require(args.jobs != 0, "-j/--jobs", 0, "cases at once, or -1 for every core")
     given = [f"data.folds.{key}={value}" for key, value in (("k", args.kfolds), ("valid_proportion", args.valid_proportion))
              if value is not None]
     study, space, _ = open_study(args, given)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Callable
@@ -12,10 +14,16 @@ from lib.study import InputError, Study, load_study
 from lib.workspace import Workspace
 
 
+# permission, a file where a folder should be, disk full, read-only, quota: the person's to mend
+MENDABLE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+
+
 def main(function: Callable[[], int | None]) -> None:
     """Run a script: bad input ends with one line and exit code 2, Ctrl-C with 130; anything else is a bug and shows."""
     # idle compute threads sleep instead of spinning: with anything else on the cores, spinning costs a factor of 3 to 9
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a console that cannot show a name is no reason to stop
     try:
         sys.exit(function() or 0)
     except InputError as error:
@@ -25,7 +33,7 @@ def main(function: Callable[[], int | None]) -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (13, 28, 30):  # permission, disk full, read-only: the person's to mend
+        if error.errno not in MENDABLE:
             raise
         print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
@@ -102,7 +110,13 @@ def open_study(args: argparse.Namespace, extra: list[str] = ()) -> tuple[Study, 
     name = getattr(args, "name", None) or study.run
     if name != Path(name).name or name.startswith("."):
         raise InputError(f"-n {name!r}: the name of a run is a folder's name, without / and not starting with a dot")
-    return study, Workspace(args.workspace or Path("workspace") / study.name), name
+    return study, Workspace(args.workspace or Path("workspace") / study.name, same_place(args)), name
+
+
+def same_place(args: argparse.Namespace) -> str:
+    """`-s STUDY -o WORKSPACE` as the next command needs them."""
+    given = ["-s", args.study, *(["-o", str(args.workspace)] if args.workspace else [])]
+    return shlex.join(given)
 
 
 def same_arguments(args: argparse.Namespace) -> list[str]:

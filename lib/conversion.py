@@ -86,13 +86,13 @@ def collect(prepared: Prepared, study: Study, space: Workspace, name: str, chose
             found[fold] = (path, load_checkpoint(path))
     if not found:
         raise InputError(f"run {name!r} has no trained fold in {space.run(name)}: first run  "
-                         f"python 2b-TrainingKFolds.py -s {study.name} -n {name}")
+                         f"python 2b-TrainingKFolds.py {space.arguments} -n {name}")
     first = next(iter(found.values()))
     for fold, (path, checkpoint) in found.items():
         if checkpoint["fold"] != fold:
             raise InputError(f"{path} was trained as fold {checkpoint['fold']}, not {fold}: its test patients are others")
         check_fingerprint(path, checkpoint["fingerprint"], prepared.fingerprint,
-                          f"python 2b-TrainingKFolds.py -s {study.name} -n {name} --no-resume")
+                          f"python 2b-TrainingKFolds.py {space.arguments} -n {name} --no-resume")
         changed = training_differences(first[1]["study"], checkpoint["study"])
         if changed and not chosen:
             raise InputError(f"{path} was trained with other settings than {first[0]} ({'; '.join(changed)}): train all "

@@ -42,7 +42,7 @@ def check_run(prepared: Prepared, study: Study, space: Workspace, name: str, fol
         path = space.fold(name, fold) / "last.pt"
         if path.is_file():
             check_fingerprint(path, load_checkpoint(path)["fingerprint"], prepared.fingerprint,
-                              f"python 2b-TrainingKFolds.py -s {study.name} -n {name} --no-resume")
+                              f"python 2b-TrainingKFolds.py {space.arguments} -n {name} --no-resume")
 
 
 def fold_row(space: Workspace, name: str, fold: int) -> dict:

@@ -35,7 +35,7 @@ def open_models(prepared: Prepared, study: Study, space: Workspace, name: str, o
                 device: str) -> dict[int, Member]:
     """fold -> Member, each checked against the prepared data. Raises InputError for stale or foreign models."""
     folder = onnx_dir or space.onnx(name)
-    remedy = f"python 3-ConvertModels.py -s {study.name} -n {name}"
+    remedy = f"python 3-ConvertModels.py {space.arguments} -n {name}"
     members: dict[int, Member] = {}
     for path in sorted(folder.glob("fold*.onnx")):
         if path.name.endswith(".candidate.onnx"):

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from lib.data.case import Case, CaseError, CaseProblem, Header
+from lib.data.folds import check_folds
 from lib.data.store import pack_truth
 from lib.data.tables import write_tables
 from lib.imaging.geometry import Fit
@@ -56,13 +57,16 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     headers = scan.headers
     if not headers:
         raise InputError(f"no usable case in {root}: expected a folder per patient holding "
-                         f"{', '.join(reader.channel_names)} (see 'Input' in the README)")
+                         f"{', '.join(reader.channel_names)} (see 'Input' in the README)"
+                         + (f"; none of these is in {', '.join(scan.ignored[:5])}" if scan.ignored else ""))
+    check_folds(len({header.patient for header in headers}), study.data.folds)
     sources = parallel(lambda header: source_hashes(root, header), headers, jobs)
     key = {"data": {k: v for k, v in study.to_dict()["data"].items() if k != "input"},
            "cases": {h.case: {"patient": h.patient, "files": s} for h, s in zip(headers, sources)}}
     key = plain(key)
     old = read_manifest(space.prepared)
-    changed = differences(old["key"], key) if old else []
+    unreadable = [str(problem) for problem in scan.problems]
+    changed = [*differences(old["key"], key), *differences(old["unreadable"], unreadable, "bad cases")] if old else []
     if old and not changed and old["study"]["name"] == study.name and (skip_bad or not old["rejected"]):
         return Outcome(False, len(headers), old["frames_shape"][0], space.prepared, [], notes, scan.problems)
 
@@ -77,7 +81,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         manifest = {
             "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
             "fingerprint": text_hash(key, sorted(p.case for p in rejected)), "channels": list(reader.channel_names),
-            "rejected": [str(problem) for problem in rejected], "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
+            "unreadable": unreadable, "rejected": [str(problem) for problem in rejected], "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
             "packages": {name: version(name) for name in PACKAGES},
         }
         write_manifest(folder, plain(manifest))

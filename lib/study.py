@@ -45,6 +45,7 @@ class Folds:
 
     def __post_init__(self):
         require(self.k >= 2, "data.folds.k", f"{self.k} folds", "at least 2")
+        require(0 <= self.seed < 2**32, "data.folds.seed", self.seed, "0 <= seed < 2^32")
         require(0 <= self.valid_proportion < 1, "data.folds.valid_proportion", self.valid_proportion, "0 <= v < 1")
 
 
@@ -166,6 +167,10 @@ class Study:
     tracking: Tracking = Tracking()
     report: Report = Report()
     measurements: dict[str, dict] = field(default_factory=dict)
+
+    def __post_init__(self):
+        require(self.name == Path(self.name).name and self.name[:1] != ".", "name", repr(self.name),
+                "a name without / that does not start with a dot: it is the workspace's folder")
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)

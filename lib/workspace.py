@@ -24,6 +24,7 @@ FORMAT = 1  # of prepared/; a change of what script 1 computes raises it, so tha
 class Workspace:
     """Every path of one study's workspace (see the file contract in the README)."""
     root: Path
+    arguments: str = ""  # `-s ... -o ...` as given: the commands that errors name work on this workspace
 
     @property
     def prepared(self) -> Path:

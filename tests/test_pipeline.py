@@ -392,16 +392,19 @@ def test_pictures_and_files_of_the_results(tested):
 
 
 def test_heat_lies_where_the_source_is(tested):
-    """The grey picture under the paint is the patient's b1000 on the same voxels."""
-    heat = np.asarray(nibabel.load(tested.results / "heatmaps" / "Patient_02.nii.gz").dataobj)
-    grey = heat["R"].astype(float)
-    plain = (heat["R"] == heat["G"]) & (heat["G"] == heat["B"])
-    source = np.asarray(nibabel.load(tested.patients / "Patient_02" / "b1000.nii.gz").dataobj).astype(float)
-    right = np.corrcoef(grey[plain], source[plain])[0, 1]
-    assert right > 0.8
-    for axis in range(3):
-        flipped = np.flip(source, axis)
-        assert np.corrcoef(grey[plain], flipped[plain])[0, 1] < right - 0.05
+    """The grey under the paint is the patient's b1000 on the same voxels, not a mirror image of it."""
+    looked_at = 0
+    for name in NAMES:
+        heat = np.asarray(nibabel.load(tested.results / "heatmaps" / f"{name}.nii.gz").dataobj)
+        bare = (heat["R"] == heat["G"]) & (heat["G"] == heat["B"])
+        if bare.mean() < 0.1:  # these networks have learnt little and paint much
+            continue
+        source = np.asarray(nibabel.load(tested.patients / name / "b1000.nii.gz").dataobj, np.float64)
+        likeness = [np.corrcoef(heat["R"][bare], turned[bare])[0, 1]
+                    for turned in (source, *(np.flip(source, axis) for axis in range(3)))]
+        assert likeness[0] > 0.95 and likeness[0] > max(likeness[1:]) + 0.01, name
+        looked_at += 1
+    assert looked_at
 
 
 def test_empty_truth_is_neither_0_nor_1_but_counted(tested):

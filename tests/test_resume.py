@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,7 +140,7 @@ def test_other_settings_do_not_mix_with_an_interrupted_fold(trained, tmp_path):
     place = trained.copy(tmp_path, "prepared", "runs")
     before = (place.fold(0) / "last.pt").read_bytes()
     text = run_script("2a", *TINY, "-lr", 0.5, cwd=tmp_path, expect=2).stderr
-    assert "learning_rate: 0.001 -> 0.5" in text and "--no-resume" in text
+    assert re.search(r"learning_rate: \S+ -> 0\.5", text) and "--no-resume" in text
     assert (place.fold(0) / "last.pt").read_bytes() == before
     assert place.train(0, RUN, "tracking.project=other").already_finished  # what changes no weight may differ
 

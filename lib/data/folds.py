@@ -21,16 +21,21 @@ def deal_folds(patients: Sequence[str], strata: Sequence[Sequence[str]], folds: 
     """
     from sklearn.model_selection import StratifiedKFold
 
-    if len(patients) < folds.k:
-        raise InputError(f"{len(patients)} patients cannot be dealt into {folds.k} folds: use -k {max(2, len(patients))}"
-                         f" or fewer" if len(patients) >= 2 else
-                         f"{len(patients)} patient{'s' if len(patients) != 1 else ''} found: cross-validation needs at least 2")
+    check_folds(len(patients), folds)
     labels = merge_rare(strata, folds.k)
     splitter = StratifiedKFold(folds.k, shuffle=True, random_state=folds.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the rest of the rare strata may be smaller than k
         dealt = splitter.split(np.zeros(len(patients)), labels)
         return {patients[i]: fold for fold, (_, test) in enumerate(dealt) for i in test}
+
+
+def check_folds(patients: int, folds: Folds) -> None:
+    """Raise InputError for fewer patients than folds."""
+    if patients < 2:
+        raise InputError(f"{patients} patient{'s' if patients != 1 else ''} found: cross-validation needs at least 2")
+    if patients < folds.k:
+        raise InputError(f"{patients} patients cannot be dealt into {folds.k} folds: use -k {patients} or fewer")
 
 
 def merge_rare(strata: Sequence[Sequence[str]], least: int) -> list[str]:

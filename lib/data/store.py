@@ -62,8 +62,8 @@ class Prepared:
 
     @cached_property
     def samples(self) -> Samples:
-        table = np.loadtxt(self.folder / "samples.csv", delimiter=",", skiprows=1, dtype=np.int64,
-                           usecols=(0, 3, 4, 5), ndmin=2)
+        table = np.loadtxt(self.folder / "samples.csv", delimiter=",", skiprows=1, dtype=np.int64, comments=None,
+                           quotechar='"', encoding="utf-8", usecols=(0, 3, 4, 5), ndmin=2)
         return Samples(*(np.ascontiguousarray(column) for column in table.T))
 
     @cached_property
@@ -123,7 +123,7 @@ def open_prepared(space: Workspace, study: Study, overrides: list[str], preload:
     Raises InputError if nothing is prepared, if a `--set` touches a data key, or if the study's data keys have
     changed since.
     """
-    manifest = require_manifest(space.prepared, f"python 1-DataPreparation.py -s {study.name}")
+    manifest = require_manifest(space.prepared, f"python 1-DataPreparation.py {space.arguments}")
     prepared_study = manifest["study"]
     if prepared_study["name"] != study.name:
         raise InputError(f"{space.prepared} was prepared for study {prepared_study['name']!r}, not {study.name!r}: "

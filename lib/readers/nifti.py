@@ -10,7 +10,7 @@ import numpy as np
 
 from lib.imaging.brainmask import METHODS, brain_mask
 from lib.imaging.nifti import VolumeError, canonical_geometry, read_header, read_volume
-from lib.data.case import Case, CaseError, CaseProblem, Header, Scan
+from lib.data.case import Case, CaseError, Header, Scan
 from lib.study import Data, InputError, one_of, require
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -153,7 +153,8 @@ class NiftiFolders:
             raise CaseError(case, "", f"its name does not match data.reader.patient_pattern {self.patient_pattern!r}")
         patient = match.group(1) if match.groups() else match.group(0)
         if not patient:
-            raise CaseError(case, "", f"data.reader.patient_pattern {self.patient_pattern!r} finds no patient in its name")
+            raise CaseError(case, "", f"data.reader.patient_pattern {self.patient_pattern!r} finds no patient in "
+                                      "its name")
         return patient
 
     def _volume(self, root: Path, header: Header, role: str) -> np.ndarray:
