@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from lib.commands import main, open_study, parser
+from lib.commands import main, next_step, open_study, parser
 from lib.study import load_study, require
 
 
@@ -31,7 +31,7 @@ def prepare_data() -> None:
     if study.report.figures and outcome.built:
         from lib.reporting.dataset import draw_dataset
         print(f"figures: {draw_dataset(space.prepared)}")
-    print(f"next: python 2b-TrainingKFolds.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
+    print(next_step("2b-TrainingKFolds.py", space))
 
 
 main(prepare_data)

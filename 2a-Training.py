@@ -3,7 +3,7 @@
     python 2a-Training.py -k 0
 """
 
-from lib.commands import main, open_study, parser, switch, training_arguments, training_overrides
+from lib.commands import main, next_step, open_study, parser, switch, training_arguments, training_overrides
 
 
 def train() -> None:
@@ -18,14 +18,14 @@ def train() -> None:
     prepared, study = open_prepared(space, study, args.overrides, args.preload_RAM)
     prepared.check_fold(args.kfold)
     from lib.progress import bar
-    from lib.training import train_fold
+    from lib.runs import train_fold
     best = train_fold(prepared, study, space, args.kfold, name, device=args.device, resume=args.resume,
                       debug=args.debug, progress=bar)
     if best is None:
         print("debug: all checks passed; nothing was kept")
         return
     print(f"fold {args.kfold}{' (finished before)' if best.already_finished else ''}: {best} -> {best.path}")
-    print(f"next: python 3-ConvertModels.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
+    print(next_step("3-ConvertModels.py", space, args.name))
 
 
 main(train)

@@ -3,7 +3,8 @@
     python 2b-TrainingKFolds.py
 """
 
-from lib.commands import folds_from, main, open_study, parser, same_arguments, training_arguments, training_overrides
+from lib.commands import folds_from, main, next_step, open_study, parser, same_arguments, training_arguments, training_overrides
+from lib.study import InputError
 
 
 def train_folds() -> int:
@@ -12,6 +13,9 @@ def train_folds() -> int:
     arguments.add_argument("-j", "--jobs", type=int, default=1, help="folds at once; with GPUs, at most one on each")
     training_arguments(arguments)
     args = arguments.parse_args()
+    if args.jobs > 1 and ":" in args.device:
+        raise InputError(f"-j {args.jobs} --device {args.device}: several folds at once share the GPUs out themselves; "
+                         "leave --device auto, or choose GPUs with CUDA_VISIBLE_DEVICES")
     study, space, name = open_study(args, training_overrides(args))
 
     from lib.data.store import open_prepared
@@ -22,9 +26,9 @@ def train_folds() -> int:
     print(table(rows))
     failed = [row["fold"] for row in rows if row["status"] != "finished"]
     if failed:
-        print(f"FAILED: fold {', '.join(map(str, failed))}; see runs/{name}/fold<k>/train.log, then run this again")
+        print(f"FAILED: fold {', '.join(map(str, failed))}; see {space.run(name)}/fold<k>/train.log, then run this again")
         return 1
-    print(f"next: python 3-ConvertModels.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
+    print(next_step("3-ConvertModels.py", space, args.name))
     return 0
 
 

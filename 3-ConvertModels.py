@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from lib.commands import main, open_study, parser, run_arguments
+from lib.commands import main, next_step, open_study, parser, refuse_model_overrides, run_arguments
 
 
 def convert() -> int:
@@ -15,6 +15,7 @@ def convert() -> int:
                            help="another checkpoint for a fold (default: each fold's best); may be given several times")
     arguments.add_argument("--onnx-dir", type=Path, metavar="DIR", help="where the models go (default: <workspace>/onnx/<name>)")
     args = arguments.parse_args()
+    refuse_model_overrides(args.overrides)
     study, space, name = open_study(args)
 
     from lib.data.store import open_prepared
@@ -26,7 +27,7 @@ def convert() -> int:
     if failed:
         print(f"FAILED parity and removed: fold {', '.join(map(str, failed))} (see parity.csv)")
         return 1
-    print(f"next: python 4-InferenceTest.py -s {args.study}" + (f" -o {args.workspace}" if args.workspace else ""))
+    print(next_step("4-InferenceTest.py", space, args.name, *(["--onnx-dir", str(args.onnx_dir)] if args.onnx_dir else [])))
     return 0
 
 

@@ -7,7 +7,7 @@
 import argparse
 from pathlib import Path
 
-from lib.commands import main, open_study, parser, run_arguments
+from lib.commands import main, open_study, parser, refuse_model_overrides, run_arguments
 
 
 def test() -> None:
@@ -19,6 +19,7 @@ def test() -> None:
     arguments.add_argument("--onnx-dir", type=Path, metavar="DIR", help="where the models are (default: <workspace>/onnx/<name>)")
     arguments.add_argument("--device", default="auto", help="auto, cpu or cuda")
     args = arguments.parse_args()
+    refuse_model_overrides(args.overrides)
     study, space, name = open_study(args, [] if args.heatmaps is None else [f"report.heatmaps={args.heatmaps}"])
 
     from lib.data.store import open_prepared

@@ -4,9 +4,10 @@
 # options of lib.phantoms, of 1-DataPreparation.py and of 2b-TrainingKFolds.py. A study with a
 # DEMO_PATIENTS_ line has a demo.
 STUDY = flair_visibility
-DEMO_PATIENTS_flair_visibility = --patients 24 --seed 0
-DEMO_PREPARE_flair_visibility  = -k 3 --set 'data.size=[128,128]'
-DEMO_TRAIN_flair_visibility    = --epochs 12 --tracker none
+DEMO_PATIENTS_flair_visibility = --patients 40 --seed 0
+DEMO_PREPARE_flair_visibility  = -k 3 --set 'data.size=[96,96]'
+DEMO_TRAIN_flair_visibility    = -j 3 --epochs 12 --batch-size 4 --tracker none --set 'network={name: unet, width: 16}' \
+	--set window.frames=3 --set training.sampler=balanced --set training.select=dice/stroke --set training.patience=0
 
 # make env PYTHON=/path/to/python uses that one; otherwise the first of these that runs and is new enough.
 PYTHON =

@@ -150,6 +150,7 @@ def _start(attempt: _Attempt, at_once: int, log_folder: Path | None) -> None:
         environment["CUDA_VISIBLE_DEVICES"] = str(attempt.gpu)
     elif at_once > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // at_once)))
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow the other jobs
     options = dict(stdin=subprocess.DEVNULL, process_group=0, env=environment)
     if at_once > 1:
         options |= dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)

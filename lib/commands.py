@@ -20,10 +20,9 @@ MENDABLE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS
 
 def main(function: Callable[[], int | None]) -> None:
     """Run a script: bad input ends with one line and exit code 2, Ctrl-C with 130; anything else is a bug and shows."""
-    # idle compute threads sleep instead of spinning: with anything else on the cores, spinning costs a factor of 3 to 9
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a console that cannot show a name is no reason to stop
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a console that cannot show a name is no reason to stop
     try:
         sys.exit(function() or 0)
     except InputError as error:
@@ -102,6 +101,22 @@ def training_overrides(args: argparse.Namespace) -> list[str]:
     if args.tracker is not None:
         given.append(f"tracking.trackers=[{args.tracker}]")
     return given
+
+
+MODEL_SECTIONS = ("data", "window", "task", "network", "training", "augmentation")
+
+
+def refuse_model_overrides(overrides: list[str]) -> None:
+    """For scripts that take these sections from the trained models: a `--set` on them would do nothing."""
+    for override in overrides:
+        if override.split("=")[0].split(".")[0] in MODEL_SECTIONS:
+            raise InputError(f"--set {override}: this is fixed in the trained models; give it to the scripts that "
+                             "prepare and train")
+
+
+def next_step(script: str, space: Workspace, name: str = "", *more: str) -> str:
+    """The line that names the next command, for this study, workspace and run."""
+    return " ".join(["next: python", script, space.arguments, *(["-n", name] if name else []), *more])
 
 
 def open_study(args: argparse.Namespace, extra: list[str] = ()) -> tuple[Study, Workspace, str]:

@@ -117,7 +117,7 @@ def export(checkpoint: dict, prepared: Prepared, path: Path):
 
 
 def restore_network(study: Study, checkpoint: dict, task) -> torch.nn.Module:
-    network = make_network(study, checkpoint["channels"], task.outputs).eval()
+    network = make_network(study, checkpoint["channels"], task.outputs, weights_follow=True).eval()
     network.load_state_dict(checkpoint["network"])
     return network
 

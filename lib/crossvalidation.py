@@ -10,8 +10,8 @@ from pathlib import Path
 from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.cluster import Job, run_jobs, visible_gpus
 from lib.data.store import Prepared
-from lib.study import Study
-from lib.tracking import start_tracker
+from lib.study import InputError, Study
+from lib.tracking import check_trackers, start_tracker
 from lib.workspace import Workspace, write_table
 
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "2a-Training.py"
@@ -21,6 +21,7 @@ COLUMNS = ("fold", "status", "attempts", "epochs", "best_epoch", "metric", "scor
 def cross_validate(prepared: Prepared, study: Study, space: Workspace, name: str, folds: list[int],
                    arguments: list[str], jobs: int, resume: bool) -> list[dict]:
     """Train `folds` and return a row for each, also written to crossvalidation.csv (with the folds trained before)."""
+    check_trackers(study.tracking.trackers)
     check_run(prepared, study, space, name, folds if resume else [])
     gpus = visible_gpus() if jobs > 1 else []
     command = [sys.executable, str(TRAINING_SCRIPT)]
@@ -40,16 +41,23 @@ def check_run(prepared: Prepared, study: Study, space: Workspace, name: str, fol
     """Stop before anything is trained if a fold to go on with is stale."""
     for fold in folds:
         path = space.fold(name, fold) / "last.pt"
+        remedy = f"python 2b-TrainingKFolds.py {space.arguments} -n {name} --folds {fold} --no-resume"
         if path.is_file():
-            check_fingerprint(path, load_checkpoint(path)["fingerprint"], prepared.fingerprint,
-                              f"python 2b-TrainingKFolds.py {space.arguments} -n {name} --no-resume")
+            try:
+                found = load_checkpoint(path)["fingerprint"]
+            except InputError as error:
+                raise InputError(f"{error}: train the fold anew with  {remedy}") from None
+            check_fingerprint(path, found, prepared.fingerprint, remedy)
 
 
 def fold_row(space: Workspace, name: str, fold: int) -> dict:
     path = space.fold(name, fold) / "last.pt"
     row = {"fold": fold, "status": "not trained", "attempts": 0, "epochs": 0, "best_epoch": "", "metric": "", "score": math.nan}
     if path.is_file():
-        state = load_checkpoint(path)
+        try:
+            state = load_checkpoint(path)
+        except InputError:
+            return {**row, "status": "last.pt is not readable"}
         row |= {"status": "finished" if state["finished"] else "unfinished", "epochs": state["epoch"],
                 "best_epoch": state["best_epoch"], "metric": state["metric"], "score": state["best_score"]}
     return row

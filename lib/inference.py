@@ -21,7 +21,6 @@ from lib.workspace import Workspace, building, text_hash, write_json, write_tabl
 
 RESULTS = ("study", "run", "fold", "patient", "case", "class", "metric", "value")
 BATCH = 8
-FUSED = "all folds"
 
 
 @dataclass
@@ -103,12 +102,16 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
     members = open_models(prepared, study, space, name, onnx_dir, device)
     reader = make_reader(study.data)
     scan = reader.headers(root, labels=False)
-    labelled = {h.case: h for h in reader.headers(root, labels=True).headers}
+    with_truth = reader.headers(root, labels=True)
+    labelled = {h.case: h for h in with_truth.headers}
     if not scan.headers:
         raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
     known = {case.content: case for case in prepared.cases}
     names = {case.patient for case in prepared.cases}
     notes = [f"left out: {problem}" for problem in scan.problems]
+    usable = {entry.case for entry in scan.headers}
+    notes += [f"predicted but not scored: {problem}" for problem in with_truth.problems
+              if problem.case in usable and reader.has_truth(root, problem.case)]
     target = space.results(name) / f"predict-{root.resolve().name}"
     header, rows, evidence = {"study": study.name, "run": name}, [], []
     with building(target) as folder:
@@ -137,6 +140,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
                                                                  member.model.study.window, BATCH))[1], record)
                            for member in voters.values()]
             task = next(iter(voters.values())).task
+            task = task.with_calibration(task.pooled_calibration([member.task for member in voters.values()]))
             prediction = task.fuse(predictions)
             truth = task.native_truth(case) if case.truth else None
             cells = {**header, "fold": "", "patient": entry.patient, "case": entry.case}

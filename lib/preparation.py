@@ -20,6 +20,7 @@ from lib.data.store import pack_truth
 from lib.data.tables import write_tables
 from lib.imaging.geometry import Fit
 from lib.imaging.intensity import zscore, zscore_parameters
+from lib.networks import check_network
 from lib.readers import make_reader
 from lib.study import InputError, Study, differences, plain
 from lib.tasks import make_task
@@ -47,10 +48,11 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     """Prepare the cases under `root`.
 
     as_written: the study before command-line overrides, kept so that later scripts notice an edited YAML.
-    Raises InputError listing every bad case at once, unless `skip_bad`.
+    Raises InputError listing all cases with bad headers at once, then all with bad voxels, unless `skip_bad`.
     """
     cv2.setNumThreads(1)  # the cases are the parallel work
     reader, task = make_reader(study.data), make_task(study)
+    check_network(study)  # a misspelt name should not wait for script 2
     scan = reader.headers(root)
     notes = [f"skipped (none of the study's files): {', '.join(scan.ignored)}"] if scan.ignored else []
     stop_if_bad(scan.problems, skip_bad)
@@ -66,8 +68,9 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     key = plain(key)
     old = read_manifest(space.prepared)
     unreadable = [str(problem) for problem in scan.problems]
-    changed = [*differences(old["key"], key), *differences(old["unreadable"], unreadable, "bad cases")] if old else []
+    changed = [*differences(old["key"], key), *differences(old.get("unreadable", []), unreadable, "bad cases")] if old else []
     if old and not changed and old["study"]["name"] == study.name and (skip_bad or not old["rejected"]):
+        refresh(space.prepared, old, study, as_written)
         return Outcome(False, len(headers), old["frames_shape"][0], space.prepared, [], notes, scan.problems)
 
     # scikit-learn takes a second to import; it deals the folds once the cases are written
@@ -80,13 +83,21 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         notes += noted
         manifest = {
             "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
-            "fingerprint": text_hash(key, sorted(p.case for p in rejected)), "channels": list(reader.channel_names),
-            "unreadable": unreadable, "rejected": [str(problem) for problem in rejected], "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
+            "fingerprint": text_hash(key, file_hash(folder / "splits.csv")), "channels": list(reader.channel_names),
+            "unreadable": unreadable, "rejected": [str(problem) for problem in rejected],
+            "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
             "packages": {name: version(name) for name in PACKAGES},
         }
         write_manifest(folder, plain(manifest))
     return Outcome(True, len(kept.headers), kept.frames_shape[0], space.prepared, changed, notes, rejected,
                    never_training)
+
+
+def refresh(prepared: Path, manifest: dict, study: Study, as_written: Study) -> None:
+    """Keys that shape nothing may have moved (a value from the command line into the YAML): the manifest follows."""
+    now = plain({"study": study.to_dict(), "data_as_written": as_written.to_dict()["data"]})
+    if any(manifest[name] != value for name, value in now.items()):
+        write_manifest(prepared, {**manifest, **now})
 
 
 def source_hashes(root: Path, header: Header) -> dict[str, str]:

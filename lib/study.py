@@ -42,6 +42,7 @@ class Folds:
     k: int = 10
     valid_proportion: float = 0.2
     seed: int = 0
+    stratify: tuple[str, ...] = ()  # classes by whose volume the folds are balanced; all if empty
 
     def __post_init__(self):
         require(self.k >= 2, "data.folds.k", f"{self.k} folds", "at least 2")
@@ -75,6 +76,8 @@ class Data:
         require(min(self.size) >= 8, "data.size", list(self.size), "at least 8 x 8")
         require(not (self.inside and self.encoding == "exclusive"), "data.inside", self.inside,
                 "none with exclusive classes, because a voxel has only one of them")
+        for name in self.folds.stratify:
+            one_of(name, self.classes, "data.folds.stratify")
         for child, parent in self.inside.items():
             for name in (child, parent):
                 one_of(name, self.classes, "data.inside")
@@ -106,6 +109,7 @@ class Training:
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float = 1.0  # of the gradient; 0 leaves it alone
     amp: bool = True  # bf16 autocast where the device has bf16 units
+    sampler: str = "all"  # all: every sample once per epoch | balanced: as many with the inner regions as without
     patience: int = 15  # epochs without a better validation score before stopping; 0 never stops early
     select: str = "dice"  # validation metric of the best checkpoint, METRIC or METRIC/CLASS; `loss` is possible
     seed: int = 0
@@ -113,6 +117,7 @@ class Training:
     def __post_init__(self):
         for key in ("epochs", "batch_size", "accumulate"):
             require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
+        one_of(self.sampler, ("all", "balanced"), "training.sampler")
         require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
         for key in ("patience", "clip_norm", "weight_decay"):
             require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")

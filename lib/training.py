@@ -1,33 +1,31 @@
-"""[2a] The only training loop: any task, any network, one fold; it can be killed at any moment and goes on."""
+"""The only training loop: any task, any network, one fold; it can be killed at any moment and goes on."""
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
-from lib.checkpoints import check_fingerprint, load_checkpoint, save_checkpoint, training_differences
+from lib.checkpoints import load_checkpoint, save_checkpoint
 from lib.data.augmentation import augment
-from lib.data.batches import batches, epoch_order, gather, read_ahead, window_index
+from lib.data.batches import balanced_order, epoch_order, gather, read_ahead, training_batches, window_index
 from lib.data.store import Prepared, Samples
-from lib.devices import choose_device, choose_kernels, hash_seed, has_bf16, host_buffer
+from lib.devices import has_bf16, hash_seed, host_buffer
 from lib.networks import make_network
 from lib.networks.window import SCALES
 from lib.optimisation import make_optimizer, make_schedule
 from lib.prediction import predict_cases, torch_run
-from lib.progress import no_progress, print_line
-from lib.study import InputError, Study, plain
+from lib.progress import no_progress
+from lib.study import InputError, Study, one_of
 from lib.tasks import make_task
-from lib.tracking import start_tracker
-from lib.workspace import Workspace, text_hash, write_table, write_text
+from lib.workspace import text_hash, write_table
 
 AHEAD = 1  # batches read in advance
+SCAN = 256  # targets looked at in one go
 DEBUG_BATCHES = 4
 NO_VALIDATION = "last epoch (no validation patients)"
 PICTURES = 3  # validation cases that a tracker is shown at each better epoch
@@ -67,15 +65,16 @@ def open_fold(prepared: Prepared, index: int) -> Fold:
 class Trainer:
     """One fold being trained. `fit` runs it; everything that changes lives here and goes into last.pt."""
 
-    def __init__(self, study: Study, fold: Fold, folder: Path, device: torch.device):
+    def __init__(self, study: Study, fold: Fold, folder: Path, device: torch.device,
+                 weights_follow: bool = False):
         self.study, self.fold, self.folder, self.device = study, fold, folder, device
         self.settings, self.tracker, self.log = study.training, None, print
         self.wants_pictures, self.pictures = False, {}  # of the last validation, for the tracker
         self.task = make_task(study)
         torch.manual_seed(self.settings.seed)
-        self.network = make_network(study, fold.prepared.channels, self.task.outputs).to(device)
+        self.network = make_network(study, fold.prepared.channels, self.task.outputs, weights_follow).to(device)
         self.amp = self.settings.amp and has_bf16(device)
-        self.larger_is_better = self.settings.select != "loss"
+        self.larger_is_better = self._direction()
         self.optimizer = make_optimizer(self.network, self.settings)
         self.batches_per_epoch = math.ceil(len(fold.train) / self.settings.batch_size)
         steps = math.ceil(self.batches_per_epoch / self.settings.accumulate)
@@ -83,6 +82,7 @@ class Trainer:
         self.epoch, self.history, self.finished = 0, [], False
         self.best_epoch, self.best_score, self.calibration = -1, -math.inf, {}
         self.spread = SCALES[study.data.store][1]
+        self.present = self._foreground() if self.settings.sampler == "balanced" else None
         self._buffers: list[np.ndarray] = []
 
     # --- state ---------------------------------------------------------------------------------------------------
@@ -123,7 +123,8 @@ class Trainer:
         torch.manual_seed(hash_seed(seed))
         generator = torch.Generator().manual_seed(hash_seed((*seed, 1)))
         samples, settings = self.fold.train, self.settings
-        plan = batches(samples, epoch_order(len(samples), seed), settings.batch_size)
+        order = epoch_order(len(samples), seed) if self.present is None else balanced_order(self.present, seed)
+        plan = training_batches(samples, order, settings.batch_size)
         self.network.train()
         sums, count = {}, 0
         ahead = read_ahead(plan, self._load, AHEAD)
@@ -174,6 +175,13 @@ class Trainer:
 
     # --- the run -------------------------------------------------------------------------------------------------
 
+    def _direction(self) -> bool:
+        """Whether a larger selection score is better. Raises InputError for what cannot be selected on."""
+        metric = self.settings.select.split("/")[0]
+        known = {"loss": False, **self.task.selectable}
+        one_of(metric, tuple(known), "training.select")
+        return known[metric]
+
     @property
     def select_column(self) -> str:
         select = self.settings.select
@@ -203,6 +211,8 @@ class Trainer:
     def _finish(self) -> Best:
         best = load_checkpoint(self.folder / "best.pt")
         self.network.load_state_dict(best["network"])
+        self.best_epoch, self.best_score = best["epoch"], best["score"]
+        write_metrics(self.folder / "metrics.csv", self.history)  # a kill may have come before the last row
         if self.fold.validation:
             self.calibration = self.task.calibrate(lambda: ((self.task.decode(outputs, case), truth, case)
                                                             for case, outputs, truth in self.validation_outputs()))
@@ -234,6 +244,12 @@ class Trainer:
             self.log("1 validation case: " + ", ".join(f"{k} {v:.4f}" for k, v in row.items()))
 
     # --- details -------------------------------------------------------------------------------------------------
+
+    def _foreground(self) -> np.ndarray:
+        """bool (S,): which training samples hold what the balanced sampler looks for; targets are read once."""
+        rows, targets = self.fold.train.rows, self.fold.prepared.targets
+        return np.concatenate([self.task.foreground(targets[rows[first:first + SCAN]])
+                               for first in range(0, len(rows), SCAN)])
 
     def _load(self, batch: Samples):
         """Called by the reading thread: windows into the next of three reused buffers (in use, waiting, filling)."""
@@ -267,9 +283,10 @@ class Trainer:
         cases = sorted({case.case for case in self.fold.prepared.cases
                         if ((batch.rows >= case.samples.start) & (batch.rows < case.samples.stop)).any()})
         bad = ", ".join(name for name, value in parts.items() if not math.isfinite(float(value.detach())))
-        raise InputError(f"the loss is not finite ({bad or 'total'}) in epoch {self.epoch}; the batch holds "
+        kept = f"; the last whole epoch is kept in {self.folder / 'last.pt'}" if self.epoch else ""
+        raise InputError(f"the loss is not finite ({bad or 'total'}) in epoch {self.epoch + 1}; the batch holds "
                          f"{', '.join(cases)}. Look at these cases, or lower the learning rate "
-                         f"({self.settings.learning_rate}); the last whole epoch is kept in {self.folder / 'last.pt'}")
+                         f"({self.settings.learning_rate}){kept}")
 
     def _step(self) -> None:
         if self.settings.clip_norm:
@@ -282,10 +299,13 @@ class Trainer:
         if not self.fold.validation:
             return math.nan
         if self.select_column not in row:
-            known = sorted(k for k in row if "/" in k)
-            raise InputError(f"training.select: validation has no {self.select_column!r}; known: loss, {', '.join(known)}")
+            metric = self.settings.select.split("/")[0]
+            known = sorted(column for column in row if column.split("/")[0] == metric)
+            raise InputError(f"training.select: validation has no {self.select_column!r}; known: {', '.join(known)}")
         score = row[self.select_column]
-        return -math.inf if math.isnan(score) and self.larger_is_better else score
+        if math.isnan(score):  # no validation case has the class
+            return -math.inf if self.larger_is_better else math.inf
+        return score
 
     def _better(self, score: float) -> bool:
         if self.best_epoch < 0:
@@ -304,85 +324,6 @@ class Trainer:
                  f"  lr {row['learning_rate']:.2e}  {seconds:.1f} s")
         if star and self.pictures:
             self.tracker.pictures(row["epoch"], self.pictures)
-
-
-def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, name: str, *, device: str = "auto",
-               resume: bool = True, debug: bool = False, progress=no_progress) -> Best | None:
-    """Train one fold of run `name`, or go on with it, or see that it is finished. `debug` leaves no trace.
-
-    Raises InputError for bad input, a stale checkpoint, or a loss that is not finite.
-    """
-    chosen = choose_device(device)
-    choose_kernels(chosen)
-    fold, folder = open_fold(prepared, index), space.fold(name, index)
-    if debug:
-        Trainer(study, fold, folder, chosen).debug()
-        return None
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    remedy = f"python 2a-Training.py -s {study.name} -n {name} -k {index} --no-resume"
-    trainer = Trainer(study, fold, folder, chosen)
-    state = resume_state(trainer, remedy)
-    if state and state["finished"]:
-        return Best(state["best_epoch"], state["metric"], state["best_score"], folder / "best.pt", True)
-    write_text(space.run(name) / "study.yaml", yaml.safe_dump(plain(study.to_dict()), sort_keys=False))
-    with RunLog(folder / "train.log") as trainer.log, start_tracker(
-            study.tracking.trackers, project=study.tracking.project, run=f"{name}-k{index}", group=name,
-            job_type="fold", config=tracker_config(study, trainer), folder=space.run(name),
-            resume_id=state["tracker_id"] if state else "") as trainer.tracker:
-        trainer.wants_pictures = study.tracking.pictures and set(study.tracking.trackers) != {"none"}
-        trainer.log(f"fold {index} of {name}: {len(fold.train)} training samples, {len(fold.validation)} validation "
-                    f"cases, {chosen}{', bf16' if trainer.amp else ''}" + (f", from epoch {trainer.epoch + 1}" if state else ""))
-        if trainer.tracker.where:
-            trainer.log(f"tracker: {trainer.tracker.where}")
-        return trainer.fit(progress)
-
-
-def tracker_config(study: Study, trainer: Trainer) -> dict:
-    """Settings for the tracker: no paths of this machine, no patients."""
-    config = plain(study.to_dict())
-    config["data"].pop("input")
-    return {**config, "fold": trainer.fold.index, "fingerprint": trainer.fold.prepared.fingerprint,
-            "parameters": sum(p.numel() for p in trainer.network.parameters())}
-
-
-def resume_state(trainer: Trainer, remedy: str) -> dict | None:
-    """Bring the trainer to where last.pt left it, if there is one. Raises InputError if it is stale."""
-    path = trainer.folder / "last.pt"
-    if not path.is_file():
-        return None
-    state = load_checkpoint(path)
-    check_fingerprint(path, state["fingerprint"], trainer.fold.prepared.fingerprint, remedy)
-    changed = training_differences(state["study"], trainer.study.to_dict())
-    if changed:
-        raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): name a new run with -n, "
-                         f"or start it anew with  {remedy}")
-    if not (trainer.folder / "best.pt").is_file():
-        raise InputError(f"{trainer.folder / 'best.pt'} is missing: start the fold anew with  {remedy}")
-    trainer.resume(state)
-    return state
-
-
-class RunLog:
-    """Lines to the screen and, with the time, to train.log (the only place where times are written)."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> RunLog:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("a", encoding="utf-8")
-        return self
-
-    def __call__(self, line: str) -> None:
-        print_line(line)
-        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
-        self.file.flush()
-
-    def __exit__(self, kind, error, trace) -> None:
-        if error is not None:
-            self(f"stopped: {kind.__name__}: {error}")
-        self.file.close()
 
 
 def mean(values: list[float]) -> float:

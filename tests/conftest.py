@@ -114,7 +114,7 @@ class Place:
     def train(self, fold: int, name: str, *overrides: str, **keys):
         """Script 2a's work within this process, on one thread; returns its Best."""
         import torch
-        from lib.training import train_fold
+        from lib.runs import train_fold
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

@@ -20,8 +20,8 @@ LAYERS = (
     ("study", "progress", "cluster"),
     ("workspace", "imaging", "tracking", "devices"),
     ("readers", "tasks", "networks", "data", "evaluation", "reporting", "optimisation", "checkpoints", "prediction",
-     "onnx_model"),
-    ("preparation", "training", "crossvalidation", "conversion", "inference"),
+     "onnx_model", "training"),
+    ("preparation", "runs", "crossvalidation", "conversion", "inference"),
     ("commands",),
 )
 STAGES = LAYERS[3]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from lib.data.batches import batches, epoch_order, gather, read_ahead, window_index, window_offsets
+from lib.data.batches import (balanced_order, batches, epoch_order, gather, read_ahead, window_index, window_offsets, training_batches)
 from lib.data.store import Samples
 from lib.prediction import predict_cases
 from lib.study import Window
@@ -186,3 +186,29 @@ def test_no_cases_no_outputs_and_a_case_chosen_out_of_order():
     series = [("late", samples_of((6, 10))), ("early", samples_of((0, 5)))]
     found = dict(predict_cases(lambda w: {"x": w[:, 0, 0, 0, 0]}, FRAMES, series, Window(1), 3))
     assert found["late"]["x"].tolist() == [6, 7, 8, 9] and found["early"]["x"].tolist() == [0, 1, 2, 3, 4]
+
+
+# --- training order ---------------------------------------------------------------------------------------------------
+
+def test_balanced_order_draws_both_sides_alike():
+    present = np.zeros(40, bool)
+    present[[3, 17, 30]] = True
+    order = balanced_order(present, (0, 1, 2))
+    assert len(order) == 40 and present[order].sum() == 20
+    counts = np.bincount(order, minlength=40)
+    assert sorted(counts[present]) == [6, 7, 7]  # a side that runs out starts again, so its members differ by one at most
+    assert counts[~present].max() == 1
+    assert (balanced_order(present, (0, 1, 2)) == order).all() and (balanced_order(present, (0, 1, 3)) != order).any()
+
+
+def test_balanced_order_of_one_side_is_every_sample_once():
+    assert sorted(balanced_order(np.zeros(7, bool), (0,))) == list(range(7))
+
+
+@pytest.mark.parametrize("count, size, expected", [(17, 8, [8, 7, 2]), (16, 8, [8, 8]), (18, 8, [8, 8, 2]), (1, 8, [1]),
+                                                   (3, 2, [2, 1]), (9, 8, [7, 2])])
+def test_training_batches_avoid_a_batch_of_one(count, size, expected):
+    index = np.arange(count)
+    made = list(training_batches(Samples(index, index, index * 0, index * 0 + count), index[::-1], size))
+    assert [len(batch) for batch in made] == expected
+    assert np.concatenate([batch.rows for batch in made]).tolist() == index[::-1].tolist()

@@ -9,7 +9,7 @@ import pytest
 
 from lib.data.case import Case, Header
 from lib.imaging.geometry import Fit
-from lib.study import Data, InputError
+from lib.study import Data, Folds, InputError
 from lib.tasks.segmentation import THRESHOLDS, Prediction, Segmentation
 
 NAN = float("nan")
@@ -19,7 +19,8 @@ SHARE = {"share": {"kind": "share", "part": "visible", "whole": "stroke"}}
 
 def stroke(**keys) -> Segmentation:
     """The regions of the default study."""
-    data = Data(reader={}, classes=("brain", "stroke", "visible"), inside={"stroke": "brain", "visible": "stroke"})
+    data = Data(reader={}, classes=("brain", "stroke", "visible"), inside={"stroke": "brain", "visible": "stroke"},
+                folds=Folds(stratify=("stroke", "visible")))
     return Segmentation(data, keys.pop("measurements", {}), keys.pop("calibration", {}), **keys)
 
 
@@ -333,7 +334,7 @@ def test_strata_by_hand():
     """Stroke volumes that are not 0: 1, 2, 3, 10 mL; tertile bounds 2 and 3. Visible shares 0, 1/4, 1/2, 9/10."""
     volumes = {"a": (0, 0), "b": (1, 0), "c": (2, 0.5), "d": (3, 1.5), "e": (10, 9)}
     facts = [{"volume_ml_brain": 1000, "volume_ml_stroke": s, "volume_ml_visible": v} for s, v in volumes.values()]
-    found = stroke(stratify=("stroke", "visible")).strata(list(volumes), facts)
+    found = stroke().strata(list(volumes), facts)
     assert found == {
         "a": ["stroke none, visible none", "stroke none", "stroke absent"],
         "b": ["stroke small, visible none", "stroke small", "stroke present"],
@@ -346,7 +347,7 @@ def test_strata_by_hand():
 def test_cases_of_one_patient_count_together():
     """p: 1 + 3 mL of stroke with 0 + 3 mL visible."""
     facts = [{"volume_ml_stroke": s, "volume_ml_visible": v} for s, v in ((1, 0), (0, 0), (3, 3))]
-    found = stroke(stratify=("stroke", "visible")).strata(["p", "q", "p"], facts)
+    found = stroke().strata(["p", "q", "p"], facts)
     assert list(found) == ["p", "q"]
     assert found["p"][0].endswith("visible most") and found["q"][0] == "stroke none, visible none"
 
@@ -380,7 +381,7 @@ def test_frame_scores_average_the_inner_regions_present():
     assert stroke().frame_scores(predicted(guess), truth).tolist() == [0.5]  # stroke 1, visible 0
 
 
-@pytest.mark.parametrize("key, value", [("weights", {"bran": 1.0}), ("largest", ("bran",)), ("stratify", ("bran",)),
+@pytest.mark.parametrize("key, value", [("weights", {"bran": 1.0}), ("largest", ("bran",)),
                                         ("presence", ("bran",)), ("outlines", ("bran",)), ("heat", "bran")])
 def test_a_class_that_is_none_is_refused(key, value):
     with pytest.raises(InputError, match=f"task.{key}: unknown 'bran' .did you mean 'brain'"):

@@ -222,7 +222,7 @@ def test_a_shipped_study_builds_reader_task_network_and_schedule(path):
     ("task", {"kind": "segment"}, "task.kind: unknown 'segment'"),
     ("task", {"outline": ["lesion"]}, r"unknown key task.outline \(did you mean outlines"),
     ("task", {"heat": "leison"}, r"task.heat: unknown 'leison' \(did you mean 'lesion'"),
-    ("network", {"name": "unet"}, "network.name: unknown 'unet'"),
+    ("network", {"name": "vnet"}, "network.name: unknown 'vnet'"),
     ("network", {"name": "smp/UNet5/resnet18"}, "expected smp/<Architecture>/<encoder>"),
     ("network", {"name": "smp/Unet/resnet17"}, "no encoder 'resnet17'"),
     ("network", {"encoder_dept": 3}, r"network.encoder_dept: unknown key \(did you mean encoder_depth"),

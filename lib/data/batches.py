@@ -34,9 +34,33 @@ def epoch_order(count: int, seed: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(seed).permutation(count)
 
 
+def balanced_order(present: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+    """As many samples as `present` (bool (S,)) has, half of them from each side; a side runs out and starts again.
+
+    Falls back to every sample once if one side is empty.
+    """
+    random = np.random.default_rng(seed)
+    sides = [np.flatnonzero(present), np.flatnonzero(~present)]
+    if not all(map(len, sides)):
+        return epoch_order(len(present), seed)
+    halves = [len(present) // 2, len(present) - len(present) // 2]
+    drawn = [np.concatenate([random.permutation(side) for _ in range(-(-half // len(side)))])[:half]
+             for side, half in zip(sides, halves)]
+    return random.permutation(np.concatenate(drawn))
+
+
 def batches(samples: Samples, order: np.ndarray, batch_size: int) -> Iterator[Samples]:
     for first in range(0, len(order), batch_size):
         yield samples.take(order[first:first + batch_size])
+
+
+def training_batches(samples: Samples, order: np.ndarray, batch_size: int) -> Iterator[Samples]:
+    """As `batches`, but no batch of one where it can be helped: batch normalisation of a 1 x 1 map needs two."""
+    cuts = list(range(batch_size, len(order), batch_size))
+    if len(order) % batch_size == 1 and batch_size > 2 and cuts:
+        cuts[-1] -= 1
+    for part in np.split(order, cuts):
+        yield samples.take(part)
 
 
 def read_ahead(items: Iterable, load: Callable, depth: int = 1) -> Iterator:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.imaging.geometry import Fit
-from lib.study import InputError, Study, build, differences, plain
+from lib.study import InputError, Study, build, differences
 from lib.workspace import Workspace, read_table, require_manifest
 
 
@@ -132,7 +132,8 @@ def open_prepared(space: Workspace, study: Study, overrides: list[str], preload:
     if touched:
         raise InputError(f"--set {touched[0]}: data keys are fixed when the data is prepared; give it to "
                          "1-DataPreparation.py instead")
-    changed = differences(manifest["data_as_written"], plain(study.to_dict()["data"]), "data")
+    changed = [line for line in differences(manifest["data_as_written"], study.to_dict()["data"], "data")
+               if not line.startswith("data.input:")]  # moving the raw files changes nothing that is prepared
     if changed:
         raise InputError("the study's data keys have changed since the data was prepared ("
                          + "; ".join(changed) + "): run 1-DataPreparation.py again")

@@ -37,6 +37,11 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
     rows = split_rows(test_fold, validation)
     write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
     never_training = len(set(strata) - {r["patient"] for r in rows if r["subset"] == "train"})
+    short = [fold for fold, drawn in enumerate(validation)
+             if 0 < len(drawn) < round(folds.valid_proportion * sum(f != fold for f in test_fold.values()))]
+    if short:
+        notes.append(f"validation sets are smaller than -v {folds.valid_proportion} asks, because every patient must "
+                     "train in some fold")
     if not all(validation):
         notes.append("too few patients for a validation set in some folds: those folds will keep their LAST epoch")
     if never_training:

@@ -46,7 +46,7 @@ def build_smp(name: str, inputs: Inputs, outputs: int, **keys) -> NamedLogits:
     except KeyError:
         raise InputError(f"network.name: segmentation_models_pytorch has no encoder {parts[2]!r}; its list is at "
                          "https://smp.readthedocs.io/en/latest/encoders.html") from None
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise InputError(f"network {name} with {keys}: {' '.join(str(error).split())[:300]}") from None
     step = getattr(network.encoder, "output_stride", 32)
     for size in (inputs.rows, inputs.columns):

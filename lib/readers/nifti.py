@@ -48,8 +48,9 @@ class NiftiFolders:
                 for option in options:
                     require(not option.endswith(SUFFIXES), f"data.reader.{key}.{name}", option,
                             "the name without .nii.gz or .nii")
-        for name in (*self.truth, *self.label_values):
-            one_of(name, (*self.data.classes, BRAIN), "data.reader.truth")
+        for key, names in (("truth", self.truth), ("label_values", self.label_values)):
+            for name in names:
+                one_of(name, (*self.data.classes, BRAIN), f"data.reader.{key}")
         try:
             re.compile(self.patient_pattern)
         except re.error as error:
@@ -97,6 +98,10 @@ class NiftiFolders:
         if labels and BRAIN in self.data.classes:
             truth[BRAIN] = brain
         return Case(header, frames, truth, brain)
+
+    def has_truth(self, root: Path, case: str) -> bool:
+        """Whether the case's folder holds any region but the brain."""
+        return any(role != BRAIN and role not in self.channels for role in self._files(root / case))
 
     def _files(self, folder: Path) -> dict[str, Path]:
         """role -> file, of those present (a broken link is: it has to be reported)."""

@@ -2,12 +2,14 @@
 
 A task is a frozen dataclass whose fields are its keys in the YAML. This is the face that the stages use:
 
+    selectable                       metrics that a best epoch can be chosen by -> whether larger is better
     outputs                          units or channels that the network must give
     targets_shape(samples, size)     shape of targets.npy
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy
     strata(patients, facts)          labels by which patients are dealt into folds
     transform(targets, warp)         targets under the batch's geometric augmentation
+    foreground(targets)              which samples the balanced sampler draws as often as the others
     loss(outputs, targets)           one scalar and its named parts; the same in training and validation
     decode(outputs, case)            network outputs of a whole case -> prediction on the native grid
     fuse(predictions)                several predictions of one case -> one
@@ -17,6 +19,7 @@ A task is a frozen dataclass whose fields are its keys in the YAML. This is the 
     evidence(prediction, truth, case)  the little that calibrate and score_set need of one case
     score_set(evidence)              {(class, metric): value} that need the whole set
     calibrate(...)                   thresholds from validation; `with_calibration` gives the task that uses them
+    pooled_calibration(tasks)        that of several models together
     draw(frames, prediction, truth, case)     the picture of every frame; `picture` is one, for a tracker
     frame_scores(prediction, truth)  which frames went best and worst
 

@@ -15,8 +15,9 @@ def region_loss(logits: torch.Tensor, targets: torch.Tensor, classes: Sequence[s
     """Weighted mean over regions of BCE + (1 - soft Dice), each seen only where its parent region truly is.
 
     logits: float (B, R, H, W); targets: uint8 (B, R, H, W). Soft Dice (Milletari et al. 2016) is taken over the
-    whole batch, which keeps frames without the region from dominating. A region whose parent is absent from the
-    batch adds nothing. Returns the scalar and its parts `bce_<class>`, `dice_<class>`.
+    whole batch, which keeps frames without the region from dominating; a region that is absent from the batch has
+    no Dice loss (it would only push every probability to 0), its BCE stays. A region whose parent is absent adds
+    nothing. Returns the scalar and its parts `bce_<class>`, `dice_<class>`.
     """
     truth = targets.float()
     smooth = truth * (1 - label_smoothing) + 0.5 * label_smoothing
@@ -29,7 +30,7 @@ def region_loss(logits: torch.Tensor, targets: torch.Tensor, classes: Sequence[s
         p, t = probability[:, index] * seen, truth[:, index] * seen
         entropy = (bce[:, index] * seen).sum() / area.clamp(min=1)
         overlap = (2 * (p * t).sum(dims) + DICE_SMOOTH) / (p.sum(dims) + t.sum(dims) + DICE_SMOOTH)
-        dice = (1 - overlap) * (area > 0)
+        dice = (1 - overlap) * (t.sum() > 0)
         parts[f"bce_{name}"], parts[f"dice_{name}"] = entropy, dice
         total = total + weights[index] * (entropy + dice)
     return total / sum(weights), parts
@@ -48,6 +49,7 @@ def exclusive_loss(logits: torch.Tensor, targets: torch.Tensor, classes: Sequenc
     parts, dims = {"cross_entropy": entropy}, (0, 1, 2)
     for index, name in enumerate(classes, start=1):
         p, t = probability[:, index], (targets == index).float()
-        parts[f"dice_{name}"] = 1 - (2 * (p * t).sum(dims) + DICE_SMOOTH) / (p.sum(dims) + t.sum(dims) + DICE_SMOOTH)
+        overlap = (2 * (p * t).sum(dims) + DICE_SMOOTH) / (p.sum(dims) + t.sum(dims) + DICE_SMOOTH)
+        parts[f"dice_{name}"] = (1 - overlap) * (t.sum() > 0)
     dice = sum(w * parts[f"dice_{name}"] for w, name in zip(weights, classes)) / sum(weights)
     return entropy + dice, parts

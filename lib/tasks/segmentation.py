@@ -18,6 +18,9 @@ from lib.study import Data, one_of
 from lib.tasks.strata import volume_strata
 from lib.tasks.thresholds import THRESHOLDS, best_thresholds
 
+# metrics that a best epoch can be chosen by -> whether larger is better
+SELECTABLE = {**dict.fromkeys(("dice", "iou", "precision", "recall", "specificity", "accuracy", "presence_roc_auc",
+                               "presence_kappa", "presence_accuracy"), True), "false_positive_ml": False}
 ALL = "all"  # the class of a row that speaks of all foreground classes
 
 
@@ -34,8 +37,7 @@ class Segmentation:
     """`task:` of a segmentation study; see tasks/__init__ for what each method is for.
 
     weights: class -> weight of its loss (1). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
-    reduced to their largest 3-D component. stratify: classes by whose volume the folds are balanced. presence:
-    classes whose presence per patient is judged ("any FLAIR-visible lesion"), by a volume threshold from
+    reduced to their largest 3-D component. presence: classes whose presence per patient is judged ("any FLAIR-visible lesion"), by a volume threshold from
     validation, or presence_default_ml when validation cannot tell. background, outlines, heat: what is drawn.
     """
     data: Data
@@ -44,7 +46,6 @@ class Segmentation:
     weights: dict[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.01
     largest: tuple[str, ...] = ()
-    stratify: tuple[str, ...] = ()
     presence: tuple[str, ...] = ()
     presence_default_ml: float = 0.1
     background: int = -1  # channel under the overlay
@@ -52,12 +53,15 @@ class Segmentation:
     heat: str = ""
 
     def __post_init__(self):
-        named = {"weights": self.weights, "largest": self.largest, "stratify": self.stratify,
-                 "presence": self.presence, "outlines": self.outlines, "heat": [self.heat] if self.heat else []}
+        named = {"weights": self.weights, "largest": self.largest, "presence": self.presence, "outlines": self.outlines, "heat": [self.heat] if self.heat else []}
         for key, names in named.items():
             for name in names:
                 one_of(name, self.classes, f"task.{key}")
         make_measurements(self.measurements, self.classes)  # an unknown name or key stops script 1 already
+
+    @property
+    def selectable(self) -> dict[str, bool]:
+        return SELECTABLE
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -97,8 +101,8 @@ class Segmentation:
         return np.moveaxis(fit.fit_labels(truth), 0, 1)
 
     def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
-        """patient -> labels, fine to coarse, by the volumes of the classes in `stratify`."""
-        return volume_strata(patients, facts, self.stratify or self.classes, self.data.inside)
+        """patient -> labels, fine to coarse, by the volumes of the classes in `data.folds.stratify`."""
+        return volume_strata(patients, facts, self.data.folds.stratify or self.classes, self.data.inside)
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -107,6 +111,13 @@ class Segmentation:
         if self.exclusive:
             return warp.labels(targets[:, None])[:, 0]
         return warp.labels(targets)
+
+    def foreground(self, targets: np.ndarray) -> np.ndarray:
+        """bool (S,): which targets hold a region inside another (any region or class, if there is none inside)."""
+        if self.exclusive:
+            return targets.any(axis=(1, 2))
+        inner = [i for i, parent in enumerate(self.parents) if parent >= 0] or list(range(len(self.classes)))
+        return targets[:, inner].any(axis=(1, 2, 3))
 
     def loss(self, outputs, targets):
         """(scalar, parts) of `outputs["logits"]` (B, outputs, H, W) float against targets uint8, all torch."""
@@ -125,6 +136,11 @@ class Segmentation:
 
     def with_calibration(self, calibration: dict) -> Segmentation:
         return dataclasses.replace(self, calibration=calibration)
+
+    def pooled_calibration(self, tasks: Sequence[Segmentation]) -> dict:
+        """The mean of several models' thresholds, for their fused prediction."""
+        return {"threshold": dict(zip(self.classes, np.mean([t.thresholds for t in tasks], axis=0).tolist())),
+                "presence_ml": {n: float(np.mean([t.presence_ml(n) for t in tasks])) for n in self.presence}}
 
     def decode(self, outputs: dict[str, np.ndarray], case) -> Prediction:
         """Logits of a whole case (frames, outputs, *grid) -> Prediction on the native grid."""

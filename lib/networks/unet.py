@@ -1,0 +1,55 @@
+"""The plain U-Net (Ronneberger et al. 2015): two convolutions per level, full-resolution skip connections."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lib.networks import Inputs
+from lib.study import InputError
+
+
+def build_unet(inputs: Inputs, outputs: int, width: int = 64, depth: int = 4, bilinear: bool = False) -> UNet:
+    """`unet`: channels width, 2 width, ... over `depth` halvings (64 to 1024 in the paper); padded convolutions with
+    batch normalisation, so that outputs have the size of inputs. bilinear: upsample by interpolation instead of
+    transposed convolution. Raises InputError for sizes that cannot be halved `depth` times.
+    """
+    if width < 1 or depth < 1:
+        raise InputError(f"network: width {width} and depth {depth}: expected at least 1")
+    for size in (inputs.rows, inputs.columns):
+        if size % 2 ** depth:
+            raise InputError(f"data.size {inputs.rows} x {inputs.columns}: unet of depth {depth} needs multiples of {2 ** depth}")
+    return UNet(inputs.frames * inputs.channels, outputs, width, depth, bilinear)
+
+
+def convolutions(channels: int, width: int) -> nn.Sequential:
+    layers = []
+    for entering in (channels, width):
+        layers += [nn.Conv2d(entering, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """(B, channels, H, W) -> {"logits": (B, outputs, H, W)}."""
+    layout = "channels"
+
+    def __init__(self, channels: int, outputs: int, width: int, depth: int, bilinear: bool):
+        super().__init__()
+        widths = [width * 2 ** level for level in range(depth + 1)]
+        self.down = nn.ModuleList(convolutions(c, w) for c, w in zip([channels, *widths], widths))
+        self.pool = nn.MaxPool2d(2)
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), nn.Conv2d(2 * w, w, 1))
+            if bilinear else nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1]))
+        self.merge = nn.ModuleList(convolutions(2 * w, w) for w in reversed(widths[:-1]))
+        self.head = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        skips = []
+        for level, block in enumerate(self.down):
+            frames = block(self.pool(frames) if level else frames)
+            skips.append(frames)
+        skips.pop()
+        for grow, merge in zip(self.up, self.merge):
+            frames = merge(torch.cat([skips.pop(), grow(frames)], dim=1))
+        return {"logits": self.head(frames)}

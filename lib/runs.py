@@ -1,0 +1,98 @@
+"""[2a] Start one fold of a run, go on with it, or see that it is finished: its folder, log and trackers."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import yaml
+
+from lib.checkpoints import check_fingerprint, load_checkpoint, training_differences
+from lib.data.store import Prepared
+from lib.devices import choose_device, choose_kernels
+from lib.progress import no_progress, print_line
+from lib.study import InputError, Study, plain
+from lib.tracking import check_trackers, start_tracker
+from lib.training import Best, Trainer, open_fold
+from lib.workspace import Workspace, write_text
+
+
+def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, name: str, *, device: str = "auto",
+               resume: bool = True, debug: bool = False, progress=no_progress) -> Best | None:
+    """Train one fold of run `name`, or go on with it, or see that it is finished. `debug` leaves no trace.
+
+    Raises InputError for bad input, a stale checkpoint, or a loss that is not finite.
+    """
+    check_trackers(study.tracking.trackers)
+    chosen = choose_device(device)
+    choose_kernels(chosen)
+    fold, folder = open_fold(prepared, index), space.fold(name, index)
+    if debug:
+        Trainer(study, fold, folder, chosen).debug()
+        return None
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    remedy = f"python 2a-Training.py {space.arguments} -n {name} -k {index} --no-resume"
+    trainer = Trainer(study, fold, folder, chosen, weights_follow=(folder / "last.pt").is_file())
+    state = resume_state(trainer, remedy)
+    if state and state["finished"]:
+        return Best(state["best_epoch"], state["metric"], state["best_score"], folder / "best.pt", True)
+    write_text(space.run(name) / "study.yaml", yaml.safe_dump(plain(study.to_dict()), sort_keys=False))
+    with RunLog(folder / "train.log") as trainer.log, start_tracker(
+            study.tracking.trackers, project=study.tracking.project, run=f"{name}-k{index}", group=name,
+            job_type="fold", config=tracker_config(study, trainer), folder=space.run(name),
+            resume_id=state["tracker_id"] if state else "") as trainer.tracker:
+        trainer.wants_pictures = study.tracking.pictures and set(study.tracking.trackers) != {"none"}
+        trainer.log(f"fold {index} of {name}: {len(fold.train)} training samples, {len(fold.validation)} validation "
+                    f"cases, {chosen}{', bf16' if trainer.amp else ''}" + (f", from epoch {trainer.epoch + 1}" if state else ""))
+        if trainer.tracker.where:
+            trainer.log(f"tracker: {trainer.tracker.where}")
+        return trainer.fit(progress)
+
+
+def tracker_config(study: Study, trainer: Trainer) -> dict:
+    """Settings for the tracker: no paths of this machine, no patients."""
+    config = plain(study.to_dict())
+    config["data"].pop("input")
+    return {**config, "fold": trainer.fold.index, "fingerprint": trainer.fold.prepared.fingerprint,
+            "parameters": sum(p.numel() for p in trainer.network.parameters())}
+
+
+def resume_state(trainer: Trainer, remedy: str) -> dict | None:
+    """Bring the trainer to where last.pt left it, if there is one. Raises InputError if it is stale."""
+    path = trainer.folder / "last.pt"
+    if not path.is_file():
+        return None
+    state = load_checkpoint(path)
+    check_fingerprint(path, state["fingerprint"], trainer.fold.prepared.fingerprint, remedy)
+    changed = training_differences(state["study"], trainer.study.to_dict())
+    if changed:
+        raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): name a new run with -n, "
+                         f"or start it anew with  {remedy}")
+    if not (trainer.folder / "best.pt").is_file():
+        raise InputError(f"{trainer.folder / 'best.pt'} is missing: start the fold anew with  {remedy}")
+    trainer.resume(state)
+    return state
+
+
+class RunLog:
+    """Lines to the screen and, with the time, to train.log (the only place where times are written)."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> RunLog:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __call__(self, line: str) -> None:
+        print_line(line)
+        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        self.file.flush()
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is not None:
+            self(f"stopped: {kind.__name__}: {error}")
+        self.file.close()
