@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.data.case import CaseError, Header
+from lib.data.case import Case, CaseError, Header
+from lib.data.grid import content_hash, to_grid
 from lib.data.store import CaseRecord, Prepared, Samples
 from lib.imaging.geometry import Fit
 from lib.imaging.nifti import write_like
@@ -79,12 +80,15 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
         rows += tidy(header, next(iter(members.values())).task.score_set(evidence))
         write_table(folder / "results.csv", RESULTS, rows)
         summary = write_summary(folder / "summary.csv", rows)
-        write_json(folder / "manifest.json", {"study": study.name, "run": name, "fingerprint": prepared.fingerprint,
-                                              "folds": sorted(members), "finished": {k: m.model.meta["finished"] for k, m in members.items()}})
+        write_json(folder / "manifest.json", {
+            **header, "fingerprint": prepared.fingerprint, "folds": sorted(members),
+            "finished": {fold: member.model.meta["finished"] for fold, member in members.items()}})
         from lib.reporting.results import draw_results
         draw_results(folder / "figures", rows)
     absent = [fold for fold in sorted(prepared.splits) if fold not in members]
-    notes = [f"ONLY {len(members)} of {len(prepared.splits)} folds have a model; fold {', '.join(map(str, absent))} was "
+    unfinished = [fold for fold, member in members.items() if not member.model.meta["finished"]]
+    notes = [f"UNFINISHED training behind the model of fold {', '.join(map(str, unfinished))}"] if unfinished else []
+    notes += [f"ONLY {len(members)} of {len(prepared.splits)} folds have a model; fold {', '.join(map(str, absent))} was "
              "not tested"] if absent else []
     provider = next(iter(members.values())).model.provider.removesuffix("ExecutionProvider")
     return "\n".join([f"{cases_tested} held-out cases, each by the model of the fold that never saw it, on {provider}",
@@ -97,69 +101,90 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
 
     A case whose images were prepared for training is predicted only by the fold that tests its patient.
     """
-    from lib.preparation import content_hash, to_grid
     from lib.readers import make_reader
     members = open_models(prepared, study, space, name, onnx_dir, device)
     reader = make_reader(study.data)
-    scan = reader.headers(root, labels=False)
-    with_truth = reader.headers(root, labels=True)
-    labelled = {h.case: h for h in with_truth.headers}
+    scan, with_truth = reader.headers(root, labels=False), reader.headers(root, labels=True)
     if not scan.headers:
         raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
-    known = {case.content: case for case in prepared.cases}
-    names = {case.patient for case in prepared.cases}
+    labelled, usable = {h.case: h for h in with_truth.headers}, {h.case for h in scan.headers}
     notes = [f"left out: {problem}" for problem in scan.problems]
-    usable = {entry.case for entry in scan.headers}
     notes += [f"predicted but not scored: {problem}" for problem in with_truth.problems
               if problem.case in usable and reader.has_truth(root, problem.case)]
     target = space.results(name) / f"predict-{root.resolve().name}"
     header, rows, evidence = {"study": study.name, "run": name}, [], []
     with building(target) as folder:
         for entry in progress(scan.headers, len(scan.headers), "predict"):
-            try:
-                case = reader.read(root, labelled.get(entry.case, entry), labels=entry.case in labelled)
-            except CaseError as error:
-                notes.append(f"left out: {error.problem}")
-                continue
-            twin = known.get(content_hash(case))
-            voters = members if twin is None else {f: m for f, m in members.items()
-                                                   if prepared.splits[f].get(twin.patient) == "test"}
-            if twin is not None:
-                where = f"fold {next(iter(voters))} alone" if voters else "no model: left out"
-                notes.append(f"{entry.case}: the images of {twin.case} of the prepared data; predicted by {where}")
-                if not voters:
-                    continue
-            elif entry.patient in names:
-                notes.append(f"{entry.case}: a patient of the prepared data has this name, but other images; if it is "
-                             "the same patient, the models may have trained on them")
-            record = record_of(case.header, study)
-            frames = np.empty((record.shape[0], prepared.channels, *study.data.size), study.data.store)
-            to_grid(case, record.fit, study, frames)
-            samples = whole_series(len(frames))
-            predictions = [member.task.decode(next(predict_cases(member.model.run, frames, [(record, samples)],
-                                                                 member.model.study.window, BATCH))[1], record)
-                           for member in voters.values()]
-            task = next(iter(voters.values())).task
-            task = task.with_calibration(task.pooled_calibration([member.task for member in voters.values()]))
-            prediction = task.fuse(predictions)
-            truth = task.native_truth(case) if case.truth else None
-            cells = {**header, "fold": "", "patient": entry.patient, "case": entry.case}
-            if truth is None:
-                rows += tidy(cells, task.measure(prediction, record))
-            else:
-                rows += tidy(cells, task.score(prediction, truth, record))
-                evidence.append(task.evidence(prediction, truth, record))
-            write_outputs(folder, study, task, frames, prediction, truth, record)
-            write_volume(folder / "agreement" / f"{entry.case}.nii.gz", task.agreement(predictions), record)
+            case = read_new(reader, root, entry, labelled.get(entry.case), notes)
+            voters = choose_voters(prepared, members, case, notes) if case else []
+            if voters:
+                scores, seen = predict_new(folder, study, voters, case)
+                rows += tidy({**header, "fold": "", "patient": entry.patient, "case": entry.case}, scores)
+                evidence += seen
         if not rows:
             raise InputError(f"nothing could be predicted in {root}:\n  " + "\n  ".join(notes))
         if evidence:
-            rows += tidy(header, task.score_set(evidence))
+            rows += tidy(header, voters_task(list(members.values())).score_set(evidence))
         write_table(folder / "results.csv", RESULTS, rows)
         summary = write_summary(folder / "summary.csv", rows)
     return "\n".join([*notes, f"{len({row['case'] for row in rows if row.get('case')})} cases predicted by "
                       f"{len(members)} folds together, {len(evidence)} of them scored",
                       *([headline(summary)] if evidence else []), f"results: {target}"])
+
+
+def read_new(reader, root: Path, entry: Header, labelled: Header | None, notes: list[str]) -> Case | None:
+    """The case with its truth if that can be read, else without; None (and a note) if its images cannot be read."""
+    if labelled is not None:
+        try:
+            return reader.read(root, labelled, labels=True)
+        except CaseError as error:
+            notes.append(f"predicted but not scored: {error.problem}")
+    try:
+        return reader.read(root, entry, labels=False)
+    except CaseError as error:
+        notes.append(f"left out: {error.problem}")
+        return None
+
+
+def choose_voters(prepared: Prepared, members: dict[int, Member], case: Case, notes: list[str]) -> list[Member]:
+    """All models for a new case; for one of the prepared data only the model that never saw its patient."""
+    content = content_hash(case)
+    twin = next((known for known in prepared.cases if known.content == content), None)
+    entry = case.header
+    if twin is None:
+        if any(known.patient == entry.patient for known in prepared.cases):
+            notes.append(f"{entry.case}: a patient of the prepared data has this name, but other images; if it is the "
+                         "same patient, the models may have trained on them")
+        return list(members.values())
+    fold = next((f for f in members if prepared.splits[f].get(twin.patient) == "test"), None)
+    notes.append(f"{entry.case}: the images of {twin.case} of the prepared data; "
+                 + ("left out, no model here has not seen them" if fold is None else f"predicted by fold {fold} alone"))
+    return [] if fold is None else [members[fold]]
+
+
+def voters_task(voters: list[Member]):
+    """The task with the mean of the voters' thresholds."""
+    tasks = [member.task for member in voters]
+    return tasks[0].with_calibration(tasks[0].pooled_calibration(tasks))
+
+
+def predict_new(folder: Path, study: Study, voters: list[Member], case: Case) -> tuple[dict, list[dict]]:
+    """Predict a case that is not in the prepared arrays and write it; returns its scores, and evidence if it has truth."""
+    record, task = record_of(case.header, study), voters_task(voters)
+    frames = np.empty((record.shape[0], case.header.channels, *study.data.size), study.data.store)
+    to_grid(case, record.fit, study, frames)
+    series = [(record, whole_series(len(frames)))]
+    predictions = []
+    for member in voters:
+        outputs = predict_cases(member.model.run, frames, series, member.model.study.window, BATCH)
+        predictions += [member.task.decode(raw, record) for _, raw in outputs]
+    prediction = task.fuse(predictions)
+    truth = task.native_truth(case) if case.truth else None
+    write_outputs(folder, study, task, frames, prediction, truth, record)
+    write_volume(folder / "agreement" / f"{record.case}.nii.gz", task.agreement(predictions), record)
+    if truth is None:
+        return task.measure(prediction, record), []
+    return task.score(prediction, truth, record), [task.evidence(prediction, truth, record)]
 
 
 def record_of(header: Header, study: Study) -> CaseRecord:

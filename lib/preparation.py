@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import shutil
 import threading
 from dataclasses import dataclass, field
@@ -16,10 +14,10 @@ import numpy as np
 
 from lib.data.case import Case, CaseError, CaseProblem, Header
 from lib.data.folds import check_folds
+from lib.data.grid import content_hash, to_grid
 from lib.data.store import pack_truth
 from lib.data.tables import write_tables
 from lib.imaging.geometry import Fit
-from lib.imaging.intensity import zscore, zscore_parameters
 from lib.networks import check_network
 from lib.readers import make_reader
 from lib.study import InputError, Study, differences, plain
@@ -171,22 +169,6 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         shutil.rmtree(folder / "truth")
 
 
-def to_grid(case: Case, fit: Fit, study: Study, out: np.ndarray) -> None:
-    """Write a case as it is stored, normalised and fitted, into `out` (frames, channels, rows, columns)."""
-    data = study.data
-    for index, native in enumerate(case.frames):
-        air = 0.0
-        if data.intensity == "zscore":
-            try:
-                mean, deviation = zscore_parameters(native, case.foreground)
-            except ValueError as error:
-                raise CaseError(case.header.case, "", f"channel {index + 1}: {error} inside the brain mask") from None
-            native = zscore(native, mean, deviation, data.clip)
-            air = float(zscore(0.0, mean, deviation, data.clip))  # the margin gets what air has, not the brain's mean
-        grid = fit.fit(native, outside=air)
-        out[:, index] = np.clip(np.rint(grid), 0, 255) if data.store == "uint8" else grid
-
-
 def case_facts(case: Case, truth: np.ndarray, study: Study) -> dict:
     """What cases.csv and the strata need, measured on the native grid."""
     voxel_ml = float(np.prod(case.header.spacing_mm)) / 1000
@@ -197,11 +179,6 @@ def case_facts(case: Case, truth: np.ndarray, study: Study) -> dict:
         facts[f"volume_ml_{name}"] = count * voxel_ml
         facts[f"cut_{name}"] = 1 - count / drawn if drawn else 0.0
     return facts
-
-
-def content_hash(case: Case) -> str:
-    """Of the decoded voxels: the same scan under another name or compression has the same hash."""
-    return hashlib.blake2b(case.frames, digest_size=16).hexdigest()
 
 
 def check_disk(workspace: Path, frames_shape, store, targets_shape, headers, classes: int) -> None:

@@ -58,7 +58,8 @@ def draw_volumes(rows: list[dict], path: Path) -> None:
         above, below = axes[:, column]
         above.plot([0, top], [0, top], color="grey", lw=0.8)
         above.plot(true, predicted, "o", ms=4, alpha=0.75)
-        above.set(title=f"{name} (n = {len(true)})", xlabel="true (mL)", ylabel="predicted (mL)", xlim=(-top / 30, top), ylim=(-top / 30, top))
+        above.set(title=f"{name} (n = {len(true)})", xlabel="true (mL)", ylabel="predicted (mL)",
+                  xlim=(-top / 30, top), ylim=(-top / 30, top))
         difference = predicted - true
         bias, spread = difference.mean(), 1.96 * difference.std(ddof=1) if len(difference) > 1 else 0.0
         below.plot((predicted + true) / 2, difference, "o", ms=4, alpha=0.75)

@@ -37,8 +37,9 @@ class Segmentation:
     """`task:` of a segmentation study; see tasks/__init__ for what each method is for.
 
     weights: class -> weight of its loss (1). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
-    reduced to their largest 3-D component. presence: classes whose presence per patient is judged ("any FLAIR-visible lesion"), by a volume threshold from
-    validation, or presence_default_ml when validation cannot tell. background, outlines, heat: what is drawn.
+    reduced to their largest 3-D component. presence: classes whose presence per patient is judged ("any
+    FLAIR-visible lesion"), by a volume threshold from validation, or presence_default_ml when validation cannot
+    tell. background, outlines, heat: what is drawn.
     """
     data: Data
     measurements: dict[str, dict]
@@ -53,7 +54,8 @@ class Segmentation:
     heat: str = ""
 
     def __post_init__(self):
-        named = {"weights": self.weights, "largest": self.largest, "presence": self.presence, "outlines": self.outlines, "heat": [self.heat] if self.heat else []}
+        named = {"weights": self.weights, "largest": self.largest, "presence": self.presence,
+                 "outlines": self.outlines, "heat": [self.heat] if self.heat else []}
         for key, names in named.items():
             for name in names:
                 one_of(name, self.classes, f"task.{key}")

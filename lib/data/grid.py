@@ -1,0 +1,33 @@
+"""A case as it is stored: normalised, fitted to the study's grid, and recognised by its content."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from lib.data.case import Case, CaseError
+from lib.imaging.geometry import Fit
+from lib.imaging.intensity import zscore, zscore_parameters
+from lib.study import Study
+
+
+def to_grid(case: Case, fit: Fit, study: Study, out: np.ndarray) -> None:
+    """Write a case as it is stored, normalised and fitted, into `out` (frames, channels, rows, columns)."""
+    data = study.data
+    for index, native in enumerate(case.frames):
+        air = 0.0
+        if data.intensity == "zscore":
+            try:
+                mean, deviation = zscore_parameters(native, case.foreground)
+            except ValueError as error:
+                raise CaseError(case.header.case, "", f"channel {index + 1}: {error} inside the brain mask") from None
+            native = zscore(native, mean, deviation, data.clip)
+            air = float(zscore(0.0, mean, deviation, data.clip))  # the margin gets what air has, not the brain's mean
+        grid = fit.fit(native, outside=air)
+        out[:, index] = np.clip(np.rint(grid), 0, 255) if data.store == "uint8" else grid
+
+
+def content_hash(case: Case) -> str:
+    """Of the decoded voxels: the same scan under another name or compression has the same hash."""
+    return hashlib.blake2b(case.frames, digest_size=16).hexdigest()
