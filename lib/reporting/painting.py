@@ -7,9 +7,10 @@ import numpy as np
 
 # Okabe & Ito 2008, without black; given to the outlines in order
 PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178))
-TRUTH = (255, 255, 255)
+TRUTH = ((255, 255, 255), (0, 0, 0))  # dots in turn, so that they show on bright and on dark
+DOT_STEP = 3  # pixels of the contour from dot to dot
 HEAT_FLOOR = 0.05  # probabilities below it are not painted
-HEAT_OPACITY = 0.65
+HEAT_OPACITY = (0.5, 0.9)  # at the floor, at certainty
 
 
 def grey(frames: np.ndarray) -> np.ndarray:
@@ -20,7 +21,7 @@ def grey(frames: np.ndarray) -> np.ndarray:
 
 def overlay(image: np.ndarray, outlines: dict[str, np.ndarray], truths: dict[str, np.ndarray],
             heat: np.ndarray | None = None, scale: int = 1) -> np.ndarray:
-    """uint8 (n, h, w) -> uint8 (n, h * scale, w * scale, 3): heat, then outlines (colour), then truth (white dots).
+    """uint8 (n, h, w) -> uint8 (n, h * scale, w * scale, 3): heat, then outlines (colour), then truth (white and black dots).
 
     outlines, truths: class -> bool (n, h, w); heat: float32 (n, h, w), 0..1.
     """
@@ -37,15 +38,17 @@ def paint(image: np.ndarray, outlines: dict[str, np.ndarray], truths: dict[str, 
     if heat is not None and float(heat.max()) > HEAT_FLOOR:
         heat = np.clip(cv2.resize(heat.astype(np.float32), size, interpolation=cv2.INTER_LINEAR), 0, 1)
         colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-        opacity = (HEAT_OPACITY * (heat > HEAT_FLOOR) * np.sqrt(heat))[..., None]
+        low, high = HEAT_OPACITY
+        opacity = ((heat > HEAT_FLOOR) * (low + (high - low) * heat))[..., None]
         picture = (picture * (1 - opacity) + colours * opacity).astype(np.uint8)
     for (_, mask), colour in zip(outlines.items(), PALETTE):
         for contour in contours(mask, size):
             cv2.polylines(picture, [contour], True, colour, 1)
     for mask in truths.values():
         for contour in contours(mask, size):
-            points = contour[::3, 0]
-            picture[points[:, 1], points[:, 0]] = TRUTH
+            for turn, colour in enumerate(TRUTH):
+                points = contour[turn * DOT_STEP::2 * DOT_STEP, 0]
+                picture[points[:, 1], points[:, 0]] = colour
     return picture
 
 
