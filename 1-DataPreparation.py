@@ -28,7 +28,7 @@ def prepare_data() -> None:
     outcome = prepare(study, load_study(args.study), space, args.input_data or Path(study.data.input), args.jobs,
                       args.skip_bad, bar)
     print(describe(outcome, study))
-    if study.report.figures and outcome.built:
+    if study.report.figures and (outcome.built or not (space.prepared / "figures").is_dir()):
         from lib.reporting.dataset import draw_dataset
         print(f"figures: {draw_dataset(space.prepared)}")
     print(next_step("2b-TrainingKFolds.py", space))

@@ -4,7 +4,7 @@
 """
 
 from lib.commands import folds_from, main, next_step, open_study, parser, same_arguments, training_arguments, training_overrides
-from lib.study import InputError
+from lib.study import InputError, require
 
 
 def train_folds() -> int:
@@ -13,6 +13,7 @@ def train_folds() -> int:
     arguments.add_argument("-j", "--jobs", type=int, default=1, help="folds at once; with GPUs, at most one on each")
     training_arguments(arguments)
     args = arguments.parse_args()
+    require(args.jobs >= 1, "-j/--jobs", args.jobs, "at least 1")
     if args.jobs > 1 and ":" in args.device:
         raise InputError(f"-j {args.jobs} --device {args.device}: several folds at once share the GPUs out themselves; "
                          "leave --device auto, or choose GPUs with CUDA_VISIBLE_DEVICES")

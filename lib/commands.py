@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -96,7 +97,7 @@ def training_overrides(args: argparse.Namespace) -> list[str]:
     keys = {"wandb_project": "tracking.project", "epochs": "training.epochs", "batch_size": "training.batch_size",
             "learning_rate": "training.learning_rate", "weight_decay": "training.weight_decay",
             "optimizer": "training.optimizer", "amp": "training.amp"}
-    given = [f"{key}={getattr(args, name)}" for name, key in keys.items() if getattr(args, name) is not None]
+    given = [f"{key}={json.dumps(getattr(args, name))}" for name, key in keys.items() if getattr(args, name) is not None]
     if args.tracker is not None:
         given.append(f"tracking.trackers=[{args.tracker}]")
     return given
@@ -124,10 +125,10 @@ def open_study(args: argparse.Namespace, extra: list[str] = ()) -> tuple[Study, 
     name = getattr(args, "name", None) or study.run
     if name != Path(name).name or name.startswith("."):
         raise InputError(f"-n {name!r}: the name of a run is a folder's name, without / and not starting with a dot")
-    return study, Workspace(args.workspace or Path("workspace") / study.name, same_place(args)), name
+    return study, Workspace(args.workspace or Path("workspace") / study.name, place_arguments(args)), name
 
 
-def same_place(args: argparse.Namespace) -> str:
+def place_arguments(args: argparse.Namespace) -> str:
     """`-s STUDY -o WORKSPACE` as the next command needs them."""
     given = ["-s", args.study, *(["-o", str(args.workspace)] if args.workspace else [])]
     return shlex.join(given)

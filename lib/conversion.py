@@ -52,7 +52,6 @@ def convert_folds(prepared: Prepared, study: Study, space: Workspace, name: str,
     rows = []
     for fold, (path, checkpoint) in checkpoints.items():
         target = folder / f"fold{fold}.onnx"
-        target.unlink(missing_ok=True)  # an older model must not stand in for one that fails
         candidate = folder / f"fold{fold}.candidate.onnx"
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -61,6 +60,8 @@ def convert_folds(prepared: Prepared, study: Study, space: Workspace, name: str,
             passed = all(row["passed"] == "yes" for row in found)
             if passed:
                 os.replace(candidate, target)
+            else:
+                target.unlink(missing_ok=True)  # an older model must not stand in for one that fails
         finally:
             candidate.unlink(missing_ok=True)
         rows += found
@@ -174,7 +175,7 @@ def parity(checkpoint: dict, prepared: Prepared, task, path: Path, fold: int) ->
     model = OnnxModel(path, "cpu")
     cases = (prepared.cases_of(fold, "validation") or prepared.cases_of(fold, "train"))[:PARITY_CASES]
     series = [(case, prepared.samples_of([case])) for case in cases]
-    metric = checkpoint["metric"].split("/")[0] if "/" in checkpoint["metric"] else "dice"
+    metric = checkpoint["metric"] if checkpoint["metric"].split("/")[0] in task.case_metrics else f"{task.case_metrics[0]}/all"
     rows = []
     for batch in BATCHES:
         ours = predict_cases(torch_run(network, torch.device("cpu")), prepared.frames, series, study.window, batch)
@@ -192,7 +193,8 @@ def compare(expected: dict, found: dict, task, truth, case, metric: str) -> dict
     scores = []
     for outputs in (expected, found):
         rows = task.score(task.decode(outputs, case), truth, case, distances=False)
-        scores.append(float(np.nanmean([v for (_, name), v in rows.items() if name == metric] or [np.nan])))
+        name, cls = metric.split("/")
+        scores.append(float(rows[cls, name]))
     same = np.isclose(*scores, rtol=0, atol=METRIC_TOLERANCE, equal_nan=True)
     passed = bool(difference <= LOGIT_TOLERANCE * max(1.0, largest) and same)  # a NaN difference fails
     return {"largest_logit": largest, "largest_difference": difference, "torch_score": scores[0],

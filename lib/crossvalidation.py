@@ -7,12 +7,12 @@ import statistics
 import sys
 from pathlib import Path
 
-from lib.checkpoints import check_fingerprint, load_checkpoint
+from lib.checkpoints import check_fingerprint, load_checkpoint, training_differences
 from lib.cluster import Job, run_jobs, visible_gpus
 from lib.data.store import Prepared
 from lib.study import InputError, Study
 from lib.tracking import check_trackers, start_tracker
-from lib.workspace import Workspace, write_table
+from lib.workspace import Workspace, write_table, write_text
 
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "2a-Training.py"
 COLUMNS = ("fold", "status", "attempts", "epochs", "best_epoch", "metric", "score")
@@ -33,7 +33,7 @@ def cross_validate(prepared: Prepared, study: Study, space: Workspace, name: str
             rows[fold]["status"] = f"failed: {outcome.reason}"
     write_table(space.run(name) / "crossvalidation.csv", COLUMNS, rows.values())
     chosen = [rows[fold] for fold in folds]
-    track_summary(study, space, name, chosen)
+    track_summary(study, space, name, list(rows.values()))
     return chosen
 
 
@@ -44,10 +44,14 @@ def check_run(prepared: Prepared, study: Study, space: Workspace, name: str, fol
         remedy = f"python 2b-TrainingKFolds.py {space.arguments} -n {name} --folds {fold} --no-resume"
         if path.is_file():
             try:
-                found = load_checkpoint(path)["fingerprint"]
+                found = load_checkpoint(path)
             except InputError as error:
                 raise InputError(f"{error}: train the fold anew with  {remedy}") from None
-            check_fingerprint(path, found, prepared.fingerprint, remedy)
+            check_fingerprint(path, found["fingerprint"], prepared.fingerprint, remedy)
+            changed = training_differences(found["study"], study.to_dict())
+            if changed:
+                raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): name a new run with "
+                                 f"-n, or start it anew with  {remedy}")
 
 
 def fold_row(space: Workspace, name: str, fold: int) -> dict:
@@ -87,7 +91,11 @@ def table(rows: list[dict]) -> str:
 def track_summary(study: Study, space: Workspace, name: str, rows: list[dict]) -> None:
     """One run <name>-cv with mean and SD over folds."""
     mean, sd = mean_sd(rows)
+    known = space.run(name) / "tracker_id.txt"  # of this summary run: a later call goes on with it
     with start_tracker(study.tracking.trackers, project=study.tracking.project, run=f"{name}-cv", group=name,
-                       job_type="cross-validation", config={"folds": len(rows)}, folder=space.run(name)) as tracker:
+                       job_type="cross-validation", config={"folds": len(rows)}, folder=space.run(name),
+                       resume_id=known.read_text(encoding="utf-8") if known.is_file() else "") as tracker:
+        if tracker.id:
+            write_text(known, tracker.id)
         tracker.summary({"validation_mean": mean, "validation_sd": sd,
                          "folds_finished": sum(row["status"] == "finished" for row in rows)})

@@ -23,7 +23,8 @@ def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is computed by the hardware; emulated, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and probe is not None and probe()
 
 
 def choose_kernels(device: torch.device) -> None:

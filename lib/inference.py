@@ -18,7 +18,7 @@ from lib.prediction import predict_cases
 from lib.reporting.heatmaps import write_heatmap
 from lib.study import InputError, Study
 from lib.tasks import make_task
-from lib.workspace import Workspace, building, text_hash, write_json, write_table
+from lib.workspace import Workspace, building, write_json, write_table
 
 RESULTS = ("study", "run", "fold", "patient", "case", "class", "metric", "value")
 BATCH = 8
@@ -47,8 +47,7 @@ def open_models(prepared: Prepared, study: Study, space: Workspace, name: str, o
             raise InputError(f"{path} is stale: it was made from other prepared data. Train again, then run  {remedy}")
         if model.fold in members:
             raise InputError(f"{path} and {members[model.fold].model.path} are both of fold {model.fold}: run  {remedy}")
-        expected = text_hash(prepared.fingerprint, sorted(prepared.patients(model.fold, "test")))
-        if model.meta["test_patients"] != expected:
+        if model.meta["test_patients"] != prepared.test_hash(model.fold):
             raise InputError(f"{path} was trained on patients that fold {model.fold} tests now: train again, then run  {remedy}")
         members[model.fold] = Member(model, make_task(replace(model.study, measurements=study.measurements))
                                      .with_calibration(model.meta["calibration"]))
@@ -80,9 +79,7 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
         rows += tidy(header, next(iter(members.values())).task.score_set(evidence))
         write_table(folder / "results.csv", RESULTS, rows)
         summary = write_summary(folder / "summary.csv", rows)
-        write_json(folder / "manifest.json", {
-            **header, "fingerprint": prepared.fingerprint, "folds": sorted(members),
-            "finished": {fold: member.model.meta["finished"] for fold, member in members.items()}})
+        write_json(folder / "manifest.json", provenance(prepared, members, header))
         from lib.reporting.results import draw_results
         draw_results(folder / "figures", rows)
     absent = [fold for fold in sorted(prepared.splits) if fold not in members]
@@ -90,9 +87,19 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
     notes = [f"UNFINISHED training behind the model of fold {', '.join(map(str, unfinished))}"] if unfinished else []
     notes += [f"ONLY {len(members)} of {len(prepared.splits)} folds have a model; fold {', '.join(map(str, absent))} was "
              "not tested"] if absent else []
-    provider = next(iter(members.values())).model.provider.removesuffix("ExecutionProvider")
-    return "\n".join([f"{cases_tested} held-out cases, each by the model of the fold that never saw it, on {provider}",
+    return "\n".join([f"{cases_tested} held-out cases, each by the model of the fold that never saw it, on {provider(members)}",
                       *notes, headline(summary), f"results: {space.results(name)}"])
+
+
+def provider(members: dict[int, Member]) -> str:
+    """What computed: CPU or CUDA."""
+    return next(iter(members.values())).model.provider.removesuffix("ExecutionProvider")
+
+
+def provenance(prepared: Prepared, members: dict[int, Member], header: dict) -> dict:
+    """From which data and which models the results came."""
+    return {**header, "fingerprint": prepared.fingerprint, "folds": sorted(members), "computed_on": provider(members),
+            "finished": {fold: member.model.meta["finished"] for fold, member in members.items()}}
 
 
 def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str, root: Path, onnx_dir: Path | None,
@@ -119,7 +126,8 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
             voters = choose_voters(prepared, members, case, notes) if case else []
             if voters:
                 scores, seen = predict_new(folder, study, voters, case)
-                rows += tidy({**header, "fold": "", "patient": entry.patient, "case": entry.case}, scores)
+                alone = voters[0].model.fold if len(voters) == 1 else ""
+                rows += tidy({**header, "fold": alone, "patient": entry.patient, "case": entry.case}, scores)
                 evidence += seen
         if not rows:
             raise InputError(f"nothing could be predicted in {root}:\n  " + "\n  ".join(notes))
@@ -127,8 +135,9 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
             rows += tidy(header, voters_task(list(members.values())).score_set(evidence))
         write_table(folder / "results.csv", RESULTS, rows)
         summary = write_summary(folder / "summary.csv", rows)
+        write_json(folder / "manifest.json", provenance(prepared, members, header))
     return "\n".join([*notes, f"{len({row['case'] for row in rows if row.get('case')})} cases predicted by "
-                      f"{len(members)} folds together, {len(evidence)} of them scored",
+                      f"{len(members)} folds together on {provider(members)}, {len(evidence)} of them scored",
                       *([headline(summary)] if evidence else []), f"results: {target}"])
 
 

@@ -38,7 +38,6 @@ class Outcome:
     changed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     rejected: list[CaseProblem] = field(default_factory=list)
-    patients_without_training: int = 0
 
 
 def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs: int = 2, skip_bad: bool = False,
@@ -50,6 +49,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     """
     cv2.setNumThreads(1)  # the cases are the parallel work
     reader, task = make_reader(study.data), make_task(study)
+    task.check_channels(len(reader.channel_names))
     check_network(study)  # a misspelt name should not wait for script 2
     scan = reader.headers(root)
     notes = [f"skipped (none of the study's files): {', '.join(scan.ignored)}"] if scan.ignored else []
@@ -77,8 +77,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
                               progress)
         rejected = [*scan.problems, *rejected]
-        noted, never_training = write_tables(folder, study, task, kept.headers, kept.facts, rejected)
-        notes += noted
+        notes += write_tables(folder, study, task, kept.headers, kept.facts, rejected)
         manifest = {
             "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
             "fingerprint": text_hash(key, file_hash(folder / "splits.csv")), "channels": list(reader.channel_names),
@@ -87,8 +86,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
             "packages": {name: version(name) for name in PACKAGES},
         }
         write_manifest(folder, plain(manifest))
-    return Outcome(True, len(kept.headers), kept.frames_shape[0], space.prepared, changed, notes, rejected,
-                   never_training)
+    return Outcome(True, len(kept.headers), kept.frames_shape[0], space.prepared, changed, notes, rejected)
 
 
 def refresh(prepared: Path, manifest: dict, study: Study, as_written: Study) -> None:

@@ -31,13 +31,15 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
     if debug:
         Trainer(study, fold, folder, chosen).debug()
         return None
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
     remedy = f"python 2a-Training.py {space.arguments} -n {name} -k {index} --no-resume"
-    trainer = Trainer(study, fold, folder, chosen, weights_follow=(folder / "last.pt").is_file())
+    trainer = Trainer(study, fold, folder, chosen, weights_follow=resume and (folder / "last.pt").is_file())
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)  # only now, when the new settings are known to be good
     state = resume_state(trainer, remedy)
     if state and state["finished"]:
         return Best(state["best_epoch"], state["metric"], state["best_score"], folder / "best.pt", True)
+    if resume and state is None:
+        check_same_run(space.run(name) / "study.yaml", study)
     write_text(space.run(name) / "study.yaml", yaml.safe_dump(plain(study.to_dict()), sort_keys=False))
     with RunLog(folder / "train.log") as trainer.log, start_tracker(
             study.tracking.trackers, project=study.tracking.project, run=f"{name}-k{index}", group=name,
@@ -49,6 +51,16 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
         if trainer.tracker.where:
             trainer.log(f"tracker: {trainer.tracker.where}")
         return trainer.fit(progress)
+
+
+def check_same_run(path: Path, study: Study) -> None:
+    """The folds of a run are trained alike. Raises InputError if another fold's study.yaml says otherwise."""
+    trained = [fold for fold in path.parent.glob("fold*/last.pt")]
+    if trained and path.is_file():
+        changed = training_differences(yaml.safe_load(path.read_text(encoding="utf-8")), plain(study.to_dict()))
+        if changed:
+            raise InputError(f"other folds of {path.parent} were trained with other settings ({'; '.join(changed)}): "
+                             "name a new run with -n, or --no-resume if this is meant")
 
 
 def tracker_config(study: Study, trainer: Trainer) -> dict:

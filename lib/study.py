@@ -118,7 +118,7 @@ class Training:
         for key in ("epochs", "batch_size", "accumulate"):
             require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
         one_of(self.sampler, ("all", "balanced"), "training.sampler")
-        require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
+        require(0 < self.learning_rate < float("inf"), "training.learning_rate", self.learning_rate, "above 0")
         for key in ("patience", "clip_norm", "weight_decay"):
             require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
 
@@ -141,6 +141,7 @@ class Augmentation:
         for key in ("rotation_deg", "zoom", "translation", "brightness", "contrast", "noise_level"):
             low, high = getattr(self, key)
             require(low <= high, f"augmentation.{key}", [low, high], "[low, high]")
+        require(self.noise_level[0] >= 0, "augmentation.noise_level", list(self.noise_level), "at least 0")
         require(self.zoom[0] > 0, "augmentation.zoom", list(self.zoom), "above 0")
 
 

@@ -22,7 +22,7 @@ from lib.prediction import predict_cases, torch_run
 from lib.progress import no_progress
 from lib.study import InputError, Study, one_of
 from lib.tasks import make_task
-from lib.workspace import text_hash, write_table
+from lib.workspace import write_table
 
 AHEAD = 1  # batches read in advance
 SCAN = 256  # targets looked at in one go
@@ -92,7 +92,7 @@ class Trainer:
         prepared = self.fold.prepared
         return {"study": self.study.to_dict(), "fold": self.fold.index, "fingerprint": prepared.fingerprint,
                 "channels": prepared.channels, "metric": self.select_column if self.fold.validation else NO_VALIDATION,
-                "test_patients": text_hash(prepared.fingerprint, sorted(prepared.patients(self.fold.index, "test")))}
+                "test_patients": prepared.test_hash(self.fold.index)}
 
     def save_best(self) -> None:
         save_checkpoint(self.folder / "best.pt", {
@@ -177,9 +177,11 @@ class Trainer:
 
     def _direction(self) -> bool:
         """Whether a larger selection score is better. Raises InputError for what cannot be selected on."""
-        metric = self.settings.select.split("/")[0]
+        metric, _, name = self.settings.select.partition("/")
         known = {"loss": False, **self.task.selectable}
         one_of(metric, tuple(known), "training.select")
+        if metric != "loss":
+            one_of(name or "all", self.task.selectable_classes(metric), f"training.select, class of {metric}")
         return known[metric]
 
     @property
@@ -231,6 +233,7 @@ class Trainer:
         with torch.autograd.set_detect_anomaly(True):
             rows = min(len(self.fold.train), DEBUG_BATCHES * self.settings.batch_size)
             self.fold.train = self.fold.train.take(slice(0, rows))
+            self.present = None if self.present is None else self.present[:rows]
             self.batches_per_epoch = math.ceil(rows / self.settings.batch_size)
             losses = self.train_epoch(no_progress)
         for name, parameter in self.network.named_parameters():

@@ -33,17 +33,19 @@ def onnx_metadata(path) -> dict:
 
 # --- best, not latest ------------------------------------------------------------------------------------------------
 
-def test_the_best_epoch_is_converted_not_the_latest(prepared, tmp_path):
+def test_the_best_epoch_is_converted_not_the_latest(prepared, tmp_path, monkeypatch):
+    import lib.training
     from lib.onnx_model import OnnxModel
     place = prepared.copy(tmp_path, "prepared")
-    # `cases` is the same number in every epoch, so the first epoch is the best one and stays it
-    overrides = ("training.select=cases/brain", "training.epochs=3")
+    overrides = ("training.select=dice/brain", "training.epochs=3")
+    # the same score in every epoch: the first epoch is the best one and stays it
+    monkeypatch.setattr(lib.training.Trainer, "_selection_score", lambda self, row: 0.5)
     place.train(0, RUN, *overrides)
     best, last = (torch.load(place.fold(0) / name, weights_only=True) for name in ("best.pt", "last.pt"))
     assert best["epoch"] == 0 and last["epoch"] == 3
     run_script("3", cwd=tmp_path)
     meta = onnx_metadata(place.space.onnx(RUN) / "fold0.onnx")
-    assert meta["epoch"] == 0 and meta["metric"] == "cases/brain"
+    assert meta["epoch"] == 0 and meta["metric"] == "dice/brain"
 
     trainer = trainer_of(place, 0, *overrides)
     prepared_data, study = place.open()
@@ -271,3 +273,10 @@ def test_preloading_changes_nothing(trained, tmp_path):
     place = trained.copy(tmp_path, "prepared")
     run_script("2a", "-ram", *TINY, cwd=tmp_path)
     assert (place.fold(0) / "metrics.csv").read_bytes() == (trained.fold(0) / "metrics.csv").read_bytes()
+
+
+def test_debug_mode_knows_the_balanced_sampler(prepared, tmp_path):
+    """-d looks at the first few samples only, and so must the sampler."""
+    place = prepared.copy(tmp_path, "prepared")
+    run = run_script("2a", "-d", *TINY, "--set", "training.sampler=balanced", "--set", "training.batch_size=2", cwd=tmp_path)
+    assert "all checks passed" in run.stdout and not place.space.run(RUN).exists()

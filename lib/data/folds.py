@@ -10,9 +10,6 @@ import numpy as np
 
 from lib.study import Folds, InputError
 
-SUBSETS = ("train", "validation", "test")
-
-
 def deal_folds(patients: Sequence[str], strata: Sequence[Sequence[str]], folds: Folds) -> dict[str, int]:
     """patient -> the fold that tests it, stratified and seeded.
 
@@ -75,11 +72,10 @@ def draw_validation(test_fold: dict[str, int], strata: dict[str, Sequence[str]],
         remainders = sorted(shares, key=lambda s: (-(shares[s] - quota[s]), random.random()))
         for stratum in remainders[:wanted - sum(quota.values())]:
             quota[stratum] += 1
-        # how often a patient may validate while still training somewhere: in K-1 free folds, at most K-2 times
         for stratum, members in by_stratum.items():
             order = sorted(members, key=lambda p: (validated[p], random.random()))
             chosen.update(order[:quota[stratum]])
-        if folds.k > 2:
+        if folds.k > 2:  # free in K-1 folds, a patient may validate in K-2 and still train in one
             chosen = _spare(chosen, rest, validated, folds.k - 2, random)
         validated.update(chosen)
         drawn.append(chosen)

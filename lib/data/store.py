@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.imaging.geometry import Fit
 from lib.study import InputError, Study, build, differences
-from lib.workspace import Workspace, read_table, require_manifest
+from lib.workspace import Workspace, read_table, require_manifest, text_hash
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,10 @@ class Prepared:
     def patients(self, fold: int, subset: str) -> list[str]:
         self.check_fold(fold)
         return [patient for patient, where in self.splits[fold].items() if where == subset]
+
+    def test_hash(self, fold: int) -> str:
+        """Of the fold's test patients, without naming them: a model made for others is recognised by it."""
+        return text_hash(self.fingerprint, sorted(self.patients(fold, "test")))
 
     def cases_of(self, fold: int, subset: str) -> list[CaseRecord]:
         patients = set(self.patients(fold, subset))

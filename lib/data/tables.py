@@ -14,11 +14,9 @@ CUT_WARNING = 0.05  # share of a region outside its parent that deserves a line
 
 
 def write_tables(folder: Path, study: Study, task, headers: list[Header], facts: list[dict],
-                 rejected: list[CaseProblem]) -> tuple[list[str], int]:
-    """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv) of the cases that were written.
-
-    Returns what the user should know, and how many patients train in no fold.
-    """
+                 rejected: list[CaseProblem]) -> list[str]:
+    """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv) of the cases that were written; returns what
+    the user should know."""
     names = study.data.classes
     patients, notes = group_duplicates(headers, facts)
     notes += cut_notes(headers, facts, names)
@@ -49,7 +47,7 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
                      "use -k 3 or more, or -v 0")
     if rejected:
         write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
-    return notes, never_training
+    return notes
 
 
 def write_samples(folder: Path, headers: list[Header], patients: list[str]) -> None:

@@ -10,7 +10,7 @@ from lib.data.store import Prepared
 from lib.reporting.style import pyplot, save
 from lib.study import study_from_dict
 from lib.tasks import make_task
-from lib.workspace import read_manifest, read_table
+from lib.workspace import building, read_manifest, read_table
 
 SAMPLES = 12
 INTENSITY_FRAMES = 200  # evenly spaced frames that the histograms look at
@@ -19,12 +19,12 @@ INTENSITY_FRAMES = 200  # evenly spaced frames that the histograms look at
 def draw_dataset(folder: Path) -> Path:
     """Draw the figures of a prepared folder into `figures/` in it; returns that folder."""
     prepared = Prepared(folder, read_manifest(folder))
-    figures = folder / "figures"
-    draw_classes(prepared, figures / "classes.png")
-    draw_scans(prepared, figures / "scans.png")
-    draw_folds(prepared, figures / "folds.png")
-    draw_samples(prepared, figures / "samples.png")
-    return figures
+    with building(folder / "figures") as figures:
+        draw_classes(prepared, figures / "classes.png")
+        draw_scans(prepared, figures / "scans.png")
+        draw_folds(prepared, figures / "folds.png")
+        draw_samples(prepared, figures / "samples.png")
+    return folder / "figures"
 
 
 def draw_classes(prepared: Prepared, path: Path) -> None:

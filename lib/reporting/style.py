@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lib.workspace import replacing
+
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # Okabe & Ito 2008
 
 
@@ -19,7 +21,7 @@ def pyplot():
 
 def save(figure, path: Path) -> Path:
     """Write a PNG without a date in it, so that the same figure is the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    with replacing(path) as temporary:
+        figure.savefig(temporary, metadata={"Software": None})
     pyplot().close(figure)
     return path

@@ -2,8 +2,10 @@
 
 A task is a frozen dataclass whose fields are its keys in the YAML. This is the face that the stages use:
 
+    case_metrics                     metrics that a single case has, the main one first
     selectable                       metrics that a best epoch can be chosen by -> whether larger is better
     outputs                          units or channels that the network must give
+    check_channels(channels)         InputError for keys that need a channel that is not there
     targets_shape(samples, size)     shape of targets.npy
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy
@@ -21,6 +23,7 @@ A task is a frozen dataclass whose fields are its keys in the YAML. This is the 
     calibrate(...)                   thresholds from validation; `with_calibration` gives the task that uses them
     pooled_calibration(tasks)        that of several models together
     draw(frames, prediction, truth, case)     the picture of every frame; `picture` is one, for a tracker
+    truth_picture(frames, truth, case)        as `picture`, of the truth alone
     frame_scores(prediction, truth)  which frames went best and worst
 
 Tasks touch no files and no networks, and import torch only inside `loss` and `transform`.

@@ -14,7 +14,7 @@ from lib.evaluation.statistics import binary_agreement, youden_threshold
 from lib.imaging.brainmask import largest_component
 from lib.imaging.geometry import Fit
 from lib.data.case import Case
-from lib.study import Data, one_of
+from lib.study import Data, one_of, require
 from lib.tasks.strata import volume_strata
 from lib.tasks.thresholds import THRESHOLDS, best_thresholds
 
@@ -59,11 +59,31 @@ class Segmentation:
         for key, names in named.items():
             for name in names:
                 one_of(name, self.classes, f"task.{key}")
+        require(0 <= self.label_smoothing < 1, "task.label_smoothing", self.label_smoothing, "0 <= s < 1")
+        weights = [self.weights.get(name, 1.0) for name in self.classes]
+        require(min(weights) >= 0 and 0 < sum(weights) < float("inf"), "task.weights", self.weights,
+                "finite numbers of at least 0, not all 0")
         make_measurements(self.measurements, self.classes)  # an unknown name or key stops script 1 already
 
     @property
     def selectable(self) -> dict[str, bool]:
         return SELECTABLE
+
+    @property
+    def case_metrics(self) -> tuple[str, ...]:
+        """Metrics that a single case has, the main one first."""
+        return ("dice", "iou", "precision", "recall", "specificity", "accuracy", "false_positive_ml")
+
+    def selectable_classes(self, metric: str) -> tuple[str, ...]:
+        """Classes that have a row of a selectable metric."""
+        if metric.startswith("presence_"):
+            return self.presence
+        return self.classes if metric == "false_positive_ml" else (*self.classes, ALL)
+
+    def check_channels(self, channels: int) -> None:
+        """Raises InputError if `background` is no channel."""
+        require(-channels <= self.background < channels, "task.background", self.background,
+                f"a channel, 0 to {channels - 1}, or -1 for the last")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -244,9 +264,10 @@ class Segmentation:
             rows[name, "empty_truth_cases"] = sum(e["true"][index] == 0 for e in evidence)
         for name in self.presence:
             index = self.classes.index(name)
-            predicted = [e["predicted"][index] for e in evidence]
-            decided = [p > e["presence_ml"][name] for p, e in zip(predicted, evidence)]
-            agreement = binary_agreement(predicted, decided, [e["true"][index] > 0 for e in evidence])
+            patients = largest_by_patient(evidence, index)
+            predicted = [p for p, _, _ in patients]
+            decided = [p > e["presence_ml"][name] for p, _, e in patients]
+            agreement = binary_agreement(predicted, decided, [true > 0 for _, true, _ in patients])
             rows |= {(name, f"presence_{metric}"): value for metric, value in agreement.items()}
         return rows
 
@@ -261,14 +282,15 @@ class Segmentation:
             return {}
         chosen = {} if self.exclusive else dict(zip(self.classes, best_thresholds(np.array(dice))))
         task = self.with_calibration({"threshold": chosen})
-        volumes = {name: ([], []) for name in self.presence}
+        evidence = []
         for prediction, truth, case in cases() if self.presence else ():
             masks = task.masks(prediction.probabilities, task.thresholds)
-            for name, (predicted, present) in volumes.items():
-                index = self.classes.index(name)
-                predicted.append(volume_ml(masks[index], case.spacing_mm))
-                present.append(bool(truth[index].any()))
-        presence = {name: youden_threshold(*pair, self.presence_default_ml) for name, pair in volumes.items()}
+            evidence.append(task.evidence(Prediction(prediction.probabilities, masks, task.thresholds), truth, case))
+        presence = {}
+        for name in self.presence:
+            patients = largest_by_patient(evidence, self.classes.index(name))
+            presence[name] = youden_threshold([p for p, _, _ in patients], [true > 0 for _, true, _ in patients],
+                                              self.presence_default_ml)
         return {"threshold": chosen, "presence_ml": presence, "cases": len(dice)}
 
     def _dice_by_threshold(self, prediction: Prediction, truth: np.ndarray) -> np.ndarray:
@@ -288,7 +310,7 @@ class Segmentation:
     def draw(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray | None, case, chosen=None,
              scale: int = 1) -> np.ndarray:
         """uint8 (frames, rows * scale, columns * scale, 3) on the native grid: outlines of the regions, one region's
-        probability as heat, the truth in white dots.
+        probability as heat, the truth in white and black dots.
 
         frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
         """
@@ -334,3 +356,13 @@ class Segmentation:
         result = np.full(scores.shape[1], np.nan)
         result[known] = np.nanmean(scores[:, known], axis=0)
         return result
+
+
+def largest_by_patient(evidence: Sequence[dict], index: int) -> list[tuple[float, float, dict]]:
+    """Per patient the largest predicted and the largest true volume (mL) of class `index` over his or her cases, and
+    one piece of evidence: presence is judged of a patient, not of a scan."""
+    patients: dict[str, list[dict]] = {}
+    for one in evidence:
+        patients.setdefault(one["patient"], []).append(one)
+    return [(max(e["predicted"][index] for e in ones), max(e["true"][index] for e in ones), ones[0])
+            for ones in patients.values()]
