@@ -103,7 +103,7 @@ def training_overrides(args: argparse.Namespace) -> list[str]:
     return given
 
 
-MODEL_SECTIONS = ("data", "window", "task", "network", "training", "augmentation")
+MODEL_SECTIONS = ("window", "task", "network", "training", "augmentation")
 
 
 def refuse_model_overrides(overrides: list[str]) -> None:

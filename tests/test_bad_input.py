@@ -537,7 +537,7 @@ def test_an_empty_roi_is_a_patient_without_a_lesion(place):
 def test_files_that_the_study_does_not_list_are_not_needed(place):
     (place / "in" / BAD / "flairviz_roi.nii.gz").unlink()
     case = read(place / "in", "data.classes=[brain,stroke]", "data.inside={stroke: brain}",
-                "data.reader.truth={stroke: stroke_roi}")
+                "data.reader.truth={stroke: stroke_roi}", "data.folds.stratify=[stroke]")
     assert set(case.truth) == {"brain", "stroke"}
     assert not read(place / "in", labels=False).truth
 

@@ -128,7 +128,8 @@ def test_cores_are_shared_unless_the_environment_says(capfd, monkeypatch):
 
 
 STOPPED = '''
-import sys, lib.cluster as cluster
+import signal, sys, lib.cluster as cluster
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background of a shell ignores it
 child = """
 import signal, subprocess, sys, time
 if sys.argv[1] == "deaf":

@@ -89,7 +89,7 @@ def test_diffusion_series_are_read_and_predicted_as_new_patients(isles, tmp_path
         pytest.skip(f"{DIFFUSION} is not there")
     folder = isles.parents[1]
     run = run_script("4", "-s", STUDY, "--predict", DIFFUSION, cwd=folder)
-    assert "4 cases predicted by 2 folds together, 0 of them scored" in run.stdout
+    assert "4 cases predicted by 2 folds together on CPU, 0 of them scored" in run.stdout
     target = isles / "results" / "isles" / "predict-diffusion"
     for path in DIFFUSION.iterdir():
         agreement = nibabel.load(target / "agreement" / f"{path.name}.nii.gz")

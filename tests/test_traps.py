@@ -163,7 +163,10 @@ def test_a_last_batch_of_one_sample_does_not_stop_the_default_network(prepared):
 # --- failures show ---------------------------------------------------------------------------------------------------
 
 def test_a_failing_fold_fails_the_command_and_the_table_says_which(prepared, tmp_path):
-    """Fold A trains on a poisoned patient, fold B tests it, fold C cannot write: only B finishes, and all is told."""
+    """Fold A trains on a poisoned patient, fold B tests it, fold C cannot write: only B finishes, and all is told.
+
+    A crash that is tried again is in test_cluster: these two are for the person at the shell to mend.
+    """
     place = prepared.copy(tmp_path, "prepared")
     rows = table(place.space.prepared / "splits.csv")
     where = {patient: {int(r["fold"]): r["subset"] for r in rows if r["patient"] == patient} for patient in {r["patient"] for r in rows}}
@@ -186,7 +189,7 @@ def test_a_failing_fold_fails_the_command_and_the_table_says_which(prepared, tmp
     status = {int(row["fold"]): row for row in table(place.space.run(RUN) / "crossvalidation.csv")}
     assert status[finishes]["status"] == "finished" and float(status[finishes]["score"]) >= 0
     assert status[poisoned]["status"].startswith("failed") and status[poisoned]["attempts"] == "1"  # bad input: no use in trying again
-    assert status[crashes]["status"].startswith("failed") and status[crashes]["attempts"] == "2"  # a crash is tried twice
+    assert status[crashes]["status"].startswith("failed") and status[crashes]["attempts"] == "1"
     for fold in (poisoned, crashes):
         assert re.search(rf"^ *{fold} .*failed", run.stdout, re.M)
     assert re.search(rf"FAILED: fold {min(poisoned, crashes)}, {max(poisoned, crashes)}", run.stdout)
