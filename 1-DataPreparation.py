@@ -28,6 +28,9 @@ def prepare_data() -> None:
     outcome = prepare(study, load_study(args.study), space, args.input_data or Path(study.data.input), args.jobs,
                       args.skip_bad, bar)
     print(describe(outcome, study))
+    forgotten = [text for text in args.overrides if not text.startswith("data.")]
+    if forgotten:
+        print(f"note: only data keys are kept; give --set {' --set '.join(forgotten)} to 2a or 2b as well")
     if study.report.figures and (outcome.built or not (space.prepared / "figures").is_dir()):
         from lib.reporting.dataset import draw_dataset
         print(f"figures: {draw_dataset(space.prepared)}")

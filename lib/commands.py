@@ -29,7 +29,7 @@ def main(function: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("stopped; the same command starts or goes on again", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.errno not in MENDABLE:

@@ -7,11 +7,14 @@ import statistics
 import sys
 from pathlib import Path
 
+import torch
+
 from lib.checkpoints import check_fingerprint, load_checkpoint, training_differences
 from lib.cluster import Job, run_jobs, visible_gpus
 from lib.data.store import Prepared
 from lib.study import InputError, Study
 from lib.tracking import check_trackers, start_tracker
+from lib.training import Trainer, open_fold
 from lib.workspace import Workspace, write_table, write_text
 
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "2a-Training.py"
@@ -23,6 +26,8 @@ def cross_validate(prepared: Prepared, study: Study, space: Workspace, name: str
     """Train `folds` and return a row for each, also written to crossvalidation.csv (with the folds trained before)."""
     check_trackers(study.tracking.trackers)
     check_run(prepared, study, space, name, folds if resume else [])
+    # every key is tried once here, rather than by each fold's process
+    Trainer(study, open_fold(prepared, folds[0]), space.fold(name, folds[0]), torch.device("cpu"), weights_follow=True)
     gpus = visible_gpus() if jobs > 1 else []
     command = [sys.executable, str(TRAINING_SCRIPT)]
     outcomes = run_jobs([Job(f"fold {k}", [*command, "-k", str(k), *arguments]) for k in folds], at_once=jobs, gpus=gpus)

@@ -110,6 +110,8 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
     """
     from lib.readers import make_reader
     members = open_models(prepared, study, space, name, onnx_dir, device)
+    if not root.is_dir():
+        raise InputError(f"--predict {root}: there is no such folder")
     reader = make_reader(study.data)
     scan, with_truth = reader.headers(root, labels=False), reader.headers(root, labels=True)
     if not scan.headers:
@@ -136,8 +138,10 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
         write_table(folder / "results.csv", RESULTS, rows)
         summary = write_summary(folder / "summary.csv", rows)
         write_json(folder / "manifest.json", provenance(prepared, members, header))
+    alone = {row["case"] for row in rows if row.get("case") and row["fold"] != ""} if len(members) > 1 else set()
     return "\n".join([*notes, f"{len({row['case'] for row in rows if row.get('case')})} cases predicted by "
-                      f"{len(members)} folds together on {provider(members)}, {len(evidence)} of them scored",
+                      f"{len(members)} folds together on {provider(members)}"
+                      f"{f' ({len(alone)} of them by one fold alone)' if alone else ''}, {len(evidence)} of them scored",
                       *([headline(summary)] if evidence else []), f"results: {target}"])
 
 
@@ -167,7 +171,7 @@ def choose_voters(prepared: Prepared, members: dict[int, Member], case: Case, no
         return list(members.values())
     fold = next((f for f in members if prepared.splits[f].get(twin.patient) == "test"), None)
     notes.append(f"{entry.case}: the images of {twin.case} of the prepared data; "
-                 + ("left out, no model here has not seen them" if fold is None else f"predicted by fold {fold} alone"))
+                 + ("left out, because the fold that tests it has no model here" if fold is None else f"predicted by fold {fold} alone"))
     return [] if fold is None else [members[fold]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib.data.case import CaseProblem, Header
 from lib.data.folds import deal_folds, draw_validation, split_rows
-from lib.study import Study
+from lib.study import InputError, Study
 from lib.workspace import write_table
 
 CUT_WARNING = 0.05  # share of a region outside its parent that deserves a line
@@ -19,6 +19,7 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
     the user should know."""
     names = study.data.classes
     patients, notes = group_duplicates(headers, facts)
+    stop_if_wholly_cut(facts, names, study.data.inside)
     notes += cut_notes(headers, facts, names)
     write_samples(folder, headers, patients)
     write_table(folder / "cases.csv",
@@ -73,6 +74,16 @@ def group_duplicates(headers: list[Header], facts: list[dict]) -> tuple[list[str
             group = {patient: other if leader == mine else leader for patient, leader in group.items()}
             notes.append(f"{header.case} holds the very images of {twin.case}: treated as one patient")
     return [group[header.patient] for header in headers], notes
+
+
+def stop_if_wholly_cut(facts: list[dict], names, inside: dict[str, str]) -> None:
+    """A region that lies wholly outside its parent in every case that has it was never meant so."""
+    for name in names:
+        drawn = [fact[f"cut_{name}"] for fact in facts if fact[f"cut_{name}"] or fact[f"volume_ml_{name}"]]
+        if drawn and min(drawn) == 1:
+            raise InputError(f"{name} lies wholly outside {inside.get(name, 'its parent')} in all {len(drawn)} cases that "
+                             f"have it. If one file holds both as labels, let the outer region take both values in "
+                             "data.reader.label_values, such as {liver: [1, 2], tumour: 2}, or use encoding: exclusive")
 
 
 def cut_notes(headers: list[Header], facts: list[dict], names) -> list[str]:

@@ -32,7 +32,7 @@ class NiftiFolders:
     channels: dict[str, str | tuple[str, ...]]
     truth: dict[str, str | tuple[str, ...]]
     brain_mask: str = "otsu"
-    label_values: dict[str, int] = field(default_factory=dict)
+    label_values: dict[str, int | tuple[int, ...]] = field(default_factory=dict)
     patient_pattern: str = ""
 
     def __post_init__(self):
@@ -188,13 +188,14 @@ class NiftiFolders:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise CaseError(header.case, file, "holds NaN or infinite voxels; expected a binary region")
         if name in self.label_values:
-            return volume == self.label_values[name]
+            return np.isin(volume, self.label_values[name])
         mask = volume > 0.5
         # a soft mask in 0..1 or a mask of one value (such as 255) is binary once cut at 0.5; several labels are not
         if low < -SOFT or (high > 1 + SOFT and float(volume[mask].min()) != high):
             values = np.unique(volume)
             text = ", ".join(f"{v:g}" for v in values[:6]) + (" ..." if len(values) > 6 else "")
-            raise CaseError(header.case, file, f"holds the values {text}; expected a binary region (0 and 1)")
+            raise CaseError(header.case, file, f"holds the values {text}; expected a binary region (0 and 1), or say in "
+                            "data.reader.label_values which values mean it")
         return mask
 
     def _brain(self, root: Path, header: Header, frames: np.ndarray) -> np.ndarray | None:

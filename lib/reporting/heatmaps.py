@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from lib.imaging.nifti import as_rgb, write_like
+from lib.reporting.painting import upright
 
 FRAMES = 3  # of the worst, and of the best
 PANEL_PX = 360
@@ -21,18 +22,18 @@ def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.
     folder.mkdir(parents=True, exist_ok=True)
     write_like(folder / f"{case.case}.nii.gz", as_rgb(task.draw(frames, prediction, None, case)), case.source)
     scores = task.frame_scores(prediction, truth)
-    chosen = worst_and_best(scores)
+    chosen = worst_and_best(scores, ("worst", "best") if truth is not None else ("least sure", "surest"))
     picture = contact_sheet(task, frames, prediction, truth, case, scores, chosen)
     cv2.imwrite(str(folder / f"{case.case}.png"), picture[..., ::-1])
 
 
-def worst_and_best(scores: np.ndarray) -> list[tuple[str, int]]:
+def worst_and_best(scores: np.ndarray, names: tuple[str, str] = ("worst", "best")) -> list[tuple[str, int]]:
     """(label, frame) of up to FRAMES worst and best frames that have a score; the middle frame if none has."""
     order = [int(i) for i in np.argsort(scores, kind="stable") if not np.isnan(scores[i])]
     if not order:
         return [("no region", len(scores) // 2)]
     half = min(FRAMES, (len(order) + 1) // 2)
-    return [("worst", i) for i in order[:half]] + [("best", i) for i in order[half:][-FRAMES:][::-1]]
+    return [(names[0], i) for i in order[:half]] + [(names[1], i) for i in order[half:][-FRAMES:][::-1]]
 
 
 def contact_sheet(task, frames, prediction, truth, case, scores, chosen) -> np.ndarray:
@@ -45,7 +46,7 @@ def contact_sheet(task, frames, prediction, truth, case, scores, chosen) -> np.n
     box = content_box(plain)
     columns = []
     for (label, frame), below, above in zip(chosen, painted[:, *box], plain[:, *box]):
-        column = np.concatenate([np.rot90(above, case.turn), np.rot90(below, case.turn)])
+        column = np.concatenate([upright(above, case), upright(below, case)])
         column = cv2.copyMakeBorder(column, MARGIN_PX, 0, 0, 2, cv2.BORDER_CONSTANT)
         score = "" if np.isnan(scores[frame]) else f" {scores[frame]:.2f}"
         cv2.putText(column, f"{label}, frame {frame + 1}{score}", (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, TEXT, 1, cv2.LINE_AA)

@@ -52,6 +52,18 @@ def paint(image: np.ndarray, outlines: dict[str, np.ndarray], truths: dict[str, 
     return picture
 
 
+def upright(picture: np.ndarray, case) -> np.ndarray:
+    """A native frame (h, w, 3) as the eye expects it: turned, square in mm, and R at the patient's right where known."""
+    picture = np.rot90(picture, case.turn)
+    rows_mm, columns_mm = case.spacing_mm[1:] if case.turn % 2 == 0 else case.spacing_mm[:0:-1]
+    small = min(rows_mm, columns_mm)
+    size = (round(picture.shape[1] * columns_mm / small), round(picture.shape[0] * rows_mm / small))
+    picture = np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR))
+    if case.turn == 2:  # radiological view of a RAS volume
+        cv2.putText(picture, "R", (3, picture.shape[0] // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.42, TRUTH[0], 1, cv2.LINE_AA)
+    return picture
+
+
 def contours(mask: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
     enlarged = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return list(cv2.findContours(enlarged, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0])

@@ -269,6 +269,9 @@ class Segmentation:
             decided = [p > e["presence_ml"][name] for p, _, e in patients]
             agreement = binary_agreement(predicted, decided, [true > 0 for _, true, _ in patients])
             rows |= {(name, f"presence_{metric}"): value for metric, value in agreement.items()}
+            used = {e["presence_ml"][name] for e in evidence}
+            if len(used) == 1:  # one model: the threshold is part of its result
+                rows[name, "presence_threshold_ml"] = used.pop()
         return rows
 
     def calibrate(self, cases: Callable[[], Iterable[tuple[Prediction, np.ndarray, object]]]) -> dict:
@@ -330,9 +333,10 @@ class Segmentation:
 
     def picture(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray, case) -> np.ndarray:
         """uint8 (rows, columns, 3): the frame that holds most of the innermost region present, upright."""
+        from lib.reporting.painting import upright
         present = [mask for mask in truth if mask.any()] or list(prediction.masks)
         chosen = int(present[-1].sum(axis=(1, 2)).argmax())
-        return np.rot90(self.draw(frames, prediction, truth, case, [chosen], scale=2)[0], case.turn)
+        return upright(self.draw(frames, prediction, truth, case, [chosen], scale=2)[0], case)
 
     def truth_picture(self, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
         """As `picture`, of the truth alone (what the data set looks like)."""
