@@ -7,18 +7,17 @@ from typing import Any
 
 import torch
 
-from lib.study import InputError, differences
+from lib.study import InputError
 from lib.workspace import replacing
 
 FORMAT = 1
-# sections that may differ between what trained and what is asked for now, because they change no weight
-FREE_SECTIONS = ("title", "tracking", "report", "run", "measurements")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Plain values and tensors only, so that `weights_only` can read it."""
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+    # through an open file: given a name, torch writes it into the archive, and equal checkpoints would differ
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -39,11 +38,3 @@ def check_fingerprint(path: Path, found: str, prepared: str, remedy: str) -> Non
     if found != prepared:
         raise InputError(f"{path} is stale: it was made from other prepared data (fingerprint {found[:8]}, now "
                          f"{prepared[:8]}). Renew it with  {remedy}")
-
-
-def training_differences(old: dict, new: dict) -> list[str]:
-    """What differs between two studies in the keys that shape the weights."""
-    kept = [{k: v for k, v in study.items() if k not in FREE_SECTIONS} for study in (old, new)]
-    for study in kept:
-        study["data"] = {k: v for k, v in study["data"].items() if k != "input"}
-    return differences(*kept)

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.checkpoints import check_fingerprint, load_checkpoint, training_differences
+from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.data.store import Prepared
 from lib.networks import make_network
 from lib.onnx_model import OnnxModel
 from lib.prediction import predict_cases, torch_run
-from lib.study import InputError, Study, study_from_dict
+from lib.study import InputError, Study, study_from_dict, training_differences
 from lib.tasks import make_task
 from lib.workspace import Workspace, read_table, write_table
 
@@ -49,13 +49,17 @@ def convert_folds(prepared: Prepared, study: Study, space: Workspace, name: str,
     """
     folder = onnx_dir or space.onnx(name)
     checkpoints = collect(prepared, study, space, name, chosen)
+    for old in folder.glob("fold*.onnx"):  # a fold without a checkpoint must not be tested by an older model
+        if old.name not in {f"fold{fold}.onnx" for fold in checkpoints}:
+            old.unlink()
+            print(f"removed {old}: its fold has no checkpoint in run {name}")
     rows = []
     for fold, (path, checkpoint) in checkpoints.items():
         target = folder / f"fold{fold}.onnx"
         candidate = folder / f"fold{fold}.candidate.onnx"
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            task = export(checkpoint, prepared, candidate)
+            task = export(checkpoint, prepared, candidate, chosen=fold in chosen)
             found = parity(checkpoint, prepared, task, candidate, fold)
             passed = all(row["passed"] == "yes" for row in found)
             if passed:
@@ -69,6 +73,7 @@ def convert_folds(prepared: Prepared, study: Study, space: Workspace, name: str,
               f"{score_text(checkpoint['score'])}{'' if checkpoint.get('finished') else ', UNFINISHED training'}) -> "
               f"{target if passed else 'FAILED parity'}; largest logit difference "
               f"{max(row['largest_difference'] for row in found):.1e}")
+    prepared.check_unchanged()
     write_parity(folder / "parity.csv", rows)
     missing = [fold for fold in sorted(prepared.splits) if not (folder / f"fold{fold}.onnx").is_file()]
     if missing:
@@ -101,8 +106,11 @@ def collect(prepared: Prepared, study: Study, space: Workspace, name: str, chose
     return found
 
 
-def export(checkpoint: dict, prepared: Prepared, path: Path):
-    """Write the checkpoint's network as ONNX with its metadata; returns the calibrated task."""
+def export(checkpoint: dict, prepared: Prepared, path: Path, chosen: bool = False):
+    """Write the checkpoint's network as ONNX with its metadata; returns the calibrated task.
+
+    chosen: the user named this checkpoint, so its settings may differ from those of the other folds.
+    """
     study = study_from_dict(checkpoint["study"])
     task = make_task(study).with_calibration(checkpoint.get("calibration", {}))
     network = restore_network(study, checkpoint, task)
@@ -113,7 +121,7 @@ def export(checkpoint: dict, prepared: Prepared, path: Path):
         torch.onnx.export(network, (example,), path, dynamo=True, opset_version=OPSET, external_data=False,
                           input_names=["frames"], output_names=names,
                           dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
-    seal(path, metadata(study, checkpoint, prepared))
+    seal(path, {**metadata(study, checkpoint, prepared), "chosen": json.dumps(chosen)})
     return task
 
 

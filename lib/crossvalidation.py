@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from lib.checkpoints import check_fingerprint, load_checkpoint, training_differences
+from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.cluster import Job, run_jobs, visible_gpus
 from lib.data.store import Prepared
-from lib.study import InputError, Study
+from lib.study import InputError, Study, training_differences
 from lib.tracking import check_trackers, start_tracker
 from lib.training import Trainer, open_fold
 from lib.workspace import Workspace, write_table, write_text

@@ -16,7 +16,7 @@ from lib.imaging.nifti import write_like
 from lib.onnx_model import OnnxModel
 from lib.prediction import predict_cases
 from lib.reporting.heatmaps import write_heatmap
-from lib.study import InputError, Study
+from lib.study import InputError, Study, training_differences
 from lib.tasks import make_task
 from lib.workspace import Workspace, building, write_json, write_table
 
@@ -49,6 +49,11 @@ def open_models(prepared: Prepared, study: Study, space: Workspace, name: str, o
             raise InputError(f"{path} and {members[model.fold].model.path} are both of fold {model.fold}: run  {remedy}")
         if model.meta["test_patients"] != prepared.test_hash(model.fold):
             raise InputError(f"{path} was trained on patients that fold {model.fold} tests now: train again, then run  {remedy}")
+        first = next(iter(members.values()), None)
+        changed = training_differences(first.model.meta["study"], model.meta["study"]) if first else []
+        if changed and not (model.meta["chosen"] or first.model.meta["chosen"]):
+            raise InputError(f"{path} was trained with other settings than {first.model.path} ({'; '.join(changed)}): "
+                             f"older models are mixed in. Run  {remedy}")
         members[model.fold] = Member(model, make_task(replace(model.study, measurements=study.measurements))
                                      .with_calibration(model.meta["calibration"]))
     if not members:
@@ -77,6 +82,7 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
             evidence += seen
             cases_tested += len(series)
         rows += tidy(header, next(iter(members.values())).task.score_set(evidence))
+        prepared.check_unchanged()
         write_table(folder / "results.csv", RESULTS, rows)
         summary = write_summary(folder / "summary.csv", rows)
         write_json(folder / "manifest.json", provenance(prepared, members, header))

@@ -22,7 +22,7 @@ from lib.networks import check_network
 from lib.readers import make_reader
 from lib.study import InputError, Study, differences, plain
 from lib.tasks import make_task
-from lib.workspace import Workspace, building, file_hash, read_manifest, text_hash, write_manifest
+from lib.workspace import Workspace, broken_tables, building, file_hash, read_manifest, text_hash, write_json, write_manifest
 
 PACKAGES = ("numpy", "nibabel", "opencv-python", "scikit-learn", "connected-components-3d")
 DISK_RESERVE = 64 * 2**20  # bytes that must stay free beside the arrays
@@ -67,6 +67,8 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     old = read_manifest(space.prepared)
     unreadable = [str(problem) for problem in scan.problems]
     changed = [*differences(old["key"], key), *differences(old.get("unreadable", []), unreadable, "bad cases")] if old else []
+    if old and not changed:
+        changed = [f"{name} was changed by hand" for name in broken_tables(space.prepared, old)]
     if old and not changed and old["study"]["name"] == study.name and (skip_bad or not old["rejected"]):
         refresh(space.prepared, old, study, as_written)
         return Outcome(False, len(headers), old["frames_shape"][0], space.prepared, [], notes, scan.problems)
@@ -93,7 +95,7 @@ def refresh(prepared: Path, manifest: dict, study: Study, as_written: Study) -> 
     """Keys that shape nothing may have moved (a value from the command line into the YAML): the manifest follows."""
     now = plain({"study": study.to_dict(), "data_as_written": as_written.to_dict()["data"]})
     if any(manifest[name] != value for name, value in now.items()):
-        write_manifest(prepared, {**manifest, **now})
+        write_json(prepared / "manifest.json", {**manifest, **now})  # the seal of the tables stays as it is
 
 
 def source_hashes(root: Path, header: Header) -> dict[str, str]:
@@ -135,8 +137,8 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         frames_shape = (total, headers[0].channels, *data.size)
         targets_shape = task.targets_shape(total, data.size)
         check_disk(workspace, frames_shape, data.store, targets_shape, headers, len(data.classes))
-        frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.dtype(data.store), frames_shape)
-        targets = np.lib.format.open_memmap(folder / "targets.npy", "w+", np.uint8, targets_shape)
+        np.lib.format.open_memmap(folder / "frames.npy", "w+", np.dtype(data.store), frames_shape)
+        np.lib.format.open_memmap(folder / "targets.npy", "w+", np.uint8, targets_shape)
         (folder / "truth").mkdir(exist_ok=True)
 
         def write(index: int) -> dict | CaseProblem:
@@ -145,16 +147,15 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
                 case = reader.read(root, headers[index])
                 truth = task.native_truth(case)
                 fit = Fit.of(case.header.shape[1:], data.size, case.header.spacing_mm[1:])
-                to_grid(case, fit, study, frames[rows])
-                targets[rows] = task.encode(truth, fit)
+                # mapped anew for each case and let go with it, so that memory does not grow with the data set
+                to_grid(case, fit, study, np.load(folder / "frames.npy", mmap_mode="r+")[rows])
+                np.load(folder / "targets.npy", mmap_mode="r+")[rows] = task.encode(truth, fit)
                 np.save(folder / "truth" / f"{index:06d}.npy", pack_truth(truth))
                 return case_facts(case, truth, study)
             except CaseError as error:
                 return error.problem
 
         facts = parallel(write, range(len(headers)), jobs, progress)
-        frames.flush()
-        targets.flush()
         bad = [f for f in facts if isinstance(f, CaseProblem)]
         if not bad:
             return Filled(headers, facts, frames_shape, targets_shape), rejected

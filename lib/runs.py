@@ -8,11 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from lib.checkpoints import check_fingerprint, load_checkpoint, training_differences
+from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.data.store import Prepared
 from lib.devices import choose_device, choose_kernels
 from lib.progress import no_progress, print_line
-from lib.study import InputError, Study, plain
+from lib.study import InputError, Study, plain, training_differences
 from lib.tracking import check_trackers, start_tracker
 from lib.training import Best, Trainer, open_fold
 from lib.workspace import Workspace, write_text
@@ -78,6 +78,8 @@ def resume_state(trainer: Trainer, remedy: str) -> dict | None:
         return None
     state = load_checkpoint(path)
     check_fingerprint(path, state["fingerprint"], trainer.fold.prepared.fingerprint, remedy)
+    if state["fold"] != trainer.fold.index or state["test_patients"] != trainer.identity()["test_patients"]:
+        raise InputError(f"{path} belongs to fold {state['fold']}, not {trainer.fold.index}: start the fold anew with  {remedy}")
     changed = training_differences(state["study"], trainer.study.to_dict())
     if changed:
         raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): name a new run with -n, "

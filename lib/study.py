@@ -72,7 +72,9 @@ class Data:
         require(len(set(self.classes)) == len(self.classes), "data.classes", list(self.classes), "different names")
         for name in self.classes:  # `all` is the class of overall rows, `metric/class` a column
             require(name not in ("", "all") and "/" not in name, "data.classes", repr(name), "another name, without /")
-        require(self.clip > 0, "data.clip", self.clip, "above 0")
+        require(0 < self.clip < float("inf"), "data.clip", self.clip, "above 0, finite")
+        require(self.store != "uint8" or self.intensity == "none", "data.store", "uint8 with z-scores",
+                "float16, or intensity: none")
         require(min(self.size) >= 8, "data.size", list(self.size), "at least 8 x 8")
         require(not (self.inside and self.encoding == "exclusive"), "data.inside", self.inside,
                 "none with exclusive classes, because a voxel has only one of them")
@@ -235,6 +237,18 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
         return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]
     old, new = plain(old), plain(new)
     return [] if old == new else [f"{key}: {old} -> {new}"]
+
+
+# sections that may differ between what trained and what is asked for now, because they change no weight
+FREE_SECTIONS = ("title", "tracking", "report", "run", "measurements")
+
+
+def training_differences(old: dict, new: dict) -> list[str]:
+    """What differs between two studies in the keys that shape the weights."""
+    kept = [{k: v for k, v in study.items() if k not in FREE_SECTIONS} for study in (old, new)]
+    for study in kept:
+        study["data"] = {k: v for k, v in study["data"].items() if k != "input"}
+    return differences(*kept)
 
 
 def plain(value: Any) -> Any:

@@ -211,7 +211,12 @@ class Trainer:
         return self._finish()
 
     def _finish(self) -> Best:
+        self.fold.prepared.check_unchanged()
         best = load_checkpoint(self.folder / "best.pt")
+        foreign = [key for key, value in self.identity().items() if key in ("fold", "fingerprint") and best[key] != value]
+        if foreign:
+            raise InputError(f"{self.folder / 'best.pt'} was made for another {foreign[0]}: train the fold anew with "
+                             "--no-resume")
         self.network.load_state_dict(best["network"])
         self.best_epoch, self.best_score = best["epoch"], best["score"]
         write_metrics(self.folder / "metrics.csv", self.history)  # a kill may have come before the last row
@@ -306,7 +311,11 @@ class Trainer:
             known = sorted(column for column in row if column.split("/")[0] == metric)
             raise InputError(f"training.select: validation has no {self.select_column!r}; known: {', '.join(known)}")
         score = row[self.select_column]
-        if math.isnan(score):  # no validation case has the class
+        if math.isnan(score) and self.select_column.split("/")[0] in ("dice", "iou", "recall"):
+            raise InputError(f"no validation case of fold {self.fold.index} has what training.select={self.settings.select} "
+                             "scores, so no epoch can be chosen: select another metric or class, or prepare with another "
+                             "data.folds.seed or a larger -v")
+        if math.isnan(score):  # not defined in this epoch
             return -math.inf if self.larger_is_better else math.inf
         return score
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -105,34 +106,51 @@ def text_hash(*parts: Any) -> str:
 def building(folder: Path, keep: str = "") -> Iterator[Path]:
     """Build `folder` as `folder.partial`; it takes its place only when the block ends well.
 
-    keep: a pattern of entries of the old folder that move into the new one.
-
-    A kill at any moment leaves the last whole folder, or (between the two renames) `folder.old`, which the
-    next `recover` puts back.
+    keep: a pattern of entries of the old folder that move into the new one. Raises InputError while another
+    process builds the same folder. A kill at any moment leaves the last whole folder, or (between the two renames)
+    a hidden one, which the next `recover` puts back.
     """
-    recover(folder, keep)
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
     try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    old = folder.with_name(folder.name + ".old")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    recover(folder, keep)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another FoldScan process is writing {folder}: wait for it, or end it") from None
+        recover(folder, keep)
+        empty(partial)
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if folder.exists():
+            os.replace(folder, put_aside(folder))
+        os.replace(partial, folder)
+        recover(folder, keep)
+    finally:
+        os.close(lock)
+
+
+def put_aside(folder: Path) -> Path:
+    """Where a replaced folder waits for its removal: a name that nobody gives to a folder of their own."""
+    return folder.with_name(f".{folder.name}.foldscan-replaced")
+
+
+def empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def recover(folder: Path, keep: str = "") -> None:
     """Finish or undo a replacement of `folder` that was killed after its first rename."""
-    old = folder.with_name(folder.name + ".old")
+    old = put_aside(folder)
     if old.exists() and not folder.exists():
         os.replace(old, folder)
     for entry in old.glob(keep) if keep else ():
-        os.replace(entry, folder / entry.name)
+        if not (folder / entry.name).exists():  # one made since then is newer
+            os.replace(entry, folder / entry.name)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -163,8 +181,12 @@ def require_manifest(prepared: Path, remedy: str) -> dict:
     manifest = read_manifest(prepared)
     if manifest is None:
         raise InputError(f"nothing is prepared in {prepared}: first run  {remedy}")
-    for name, expected in manifest["tables"].items():
-        path = prepared / name
-        if not path.is_file() or file_hash(path) != expected:
-            raise InputError(f"{path} is missing or was changed after script 1 wrote it: run  {remedy}")
+    for name in broken_tables(prepared, manifest):
+        raise InputError(f"{prepared / name} is missing or was changed after script 1 wrote it: run  {remedy}")
     return manifest
+
+
+def broken_tables(prepared: Path, manifest: dict) -> list[str]:
+    """Names of the tables that are not those that the manifest sealed."""
+    return [name for name, expected in manifest["tables"].items()
+            if not (prepared / name).is_file() or file_hash(prepared / name) != expected]

@@ -83,7 +83,7 @@ def test_prepared_files(prepared):
     assert {"frames.npy", "targets.npy", "samples.csv", "cases.csv", "folds.csv", "splits.csv", "manifest.json"} <= found
     assert {f"truth/00000{index}.npy" for index in range(7)} <= found
     assert {f"figures/{name}.png" for name in ("classes", "folds", "samples", "scans")} <= found
-    assert not [path for path in prepared.space.root.rglob("*") if "partial" in path.name or path.name.endswith(".old")]
+    assert not [path for path in prepared.space.root.rglob("*") if "partial" in path.name or "foldscan-replaced" in path.name]
     frames, targets = np.load(folder / "frames.npy", mmap_mode="r"), np.load(folder / "targets.npy", mmap_mode="r")
     samples, cases = table(folder / "samples.csv"), table(folder / "cases.csv")
     slices = [8, 9, 8, 9, 8, 9, 8]

@@ -232,9 +232,9 @@ def test_a_case_without_truth_is_measured():
 def test_set_scores_by_hand():
     """Five patients; truth in three; volumes rank two of them above, one below the empty ones."""
     task = regions("a", presence=("a",), calibration={"presence_ml": {"a": 0.15}})
-    case = case_of((1, 1, 5), spacing=(1.0, 10.0, 10.0))
     pairs = (("11110", "11110"), ("11000", "11000"), ("00000", "00001"), ("10000", "00000"), ("11100", "00000"))
-    rows = task.score_set([task.evidence(predicted(masks(p)), masks(t), case) for p, t in pairs])
+    rows = task.score_set([task.evidence(predicted(masks(p)), masks(t), case_of((1, 1, 5), spacing=(1.0, 10.0, 10.0), patient=str(i)))
+                           for i, (p, t) in enumerate(pairs)])
     assert (rows["a", "cases"], rows["a", "empty_truth_cases"]) == (5, 2)
     # volumes 0.4, 0.2, 0 against 0.1, 0.3: pairs won 2 + 1 + 0 of 6
     assert rows["a", "presence_roc_auc"] == pytest.approx(3 / 6)
@@ -247,7 +247,7 @@ def test_evidence_of_each_fold_keeps_its_own_threshold():
     case = case_of(spacing=(1.0, 10.0, 10.0))
     strict, loose = (regions("a", presence=("a",), calibration={"presence_ml": {"a": ml}}) for ml in (0.25, 0.05))
     evidence = [strict.evidence(predicted(masks("1100")), masks("0000"), case),
-                loose.evidence(predicted(masks("1000")), masks("1000"), case)]
+                loose.evidence(predicted(masks("1000")), masks("1000"), case_of(spacing=(1.0, 10.0, 10.0), patient="q"))]
     rows = strict.score_set(evidence)
     assert (rows["a", "presence_sensitivity"], rows["a", "presence_specificity"]) == (1, 1)
     assert evidence[0]["patient"] == "p" and evidence[0]["predicted"] == [pytest.approx(0.2)]
@@ -261,7 +261,7 @@ def calibrated(task: Segmentation, *cases) -> dict:
     for probabilities, truth in cases:
         p = np.array(probabilities, np.float32)[:, None, None]
         made.append((Prediction(p, task.masks(p, [0.5] * len(p)), (0.5,) * len(p)), masks(*truth),
-                     case_of((1, 1, p.shape[-1]), spacing=(1.0, 10.0, 10.0))))
+                     case_of((1, 1, p.shape[-1]), spacing=(1.0, 10.0, 10.0), patient=f"p{len(made)}")))
     return task.calibrate(lambda: iter(made))
 
 

@@ -97,10 +97,10 @@ def test_what_a_killed_build_left_is_cleared_away(tmp_path):
 
 def test_a_kill_between_the_two_renames_is_undone_or_finished(tmp_path):
     folder = tmp_path / "prepared"
-    write_text(tmp_path / "prepared.old" / "a.txt", "old")
+    write_text(tmp_path / ".prepared.foldscan-replaced" / "a.txt", "old")
     recover(folder)  # the old one had been moved away, the new one was not there yet
     assert content(tmp_path) == {"prepared/a.txt": "old"}
-    write_text(tmp_path / "prepared.old" / "a.txt", "older")
+    write_text(tmp_path / ".prepared.foldscan-replaced" / "a.txt", "older")
     recover(folder)  # the new one was there, the old one not yet deleted
     assert content(tmp_path) == {"prepared/a.txt": "old"}
     recover(tmp_path / "nothing")
@@ -131,7 +131,7 @@ def test_a_kill_at_any_rename_loses_nothing(tmp_path, monkeypatch, moment):
     except Killed:
         pass
     monkeypatch.undo()
-    survivor = folder if folder.exists() else tmp_path / "results.old"
+    survivor = folder if folder.exists() else tmp_path / ".results.foldscan-replaced"
     assert (survivor / "a.txt").read_text() in ("old", "new")
     build(folder, "newest", keep="predict-*")
     assert content(tmp_path) == {"results/a.txt": "newest", "results/predict-new/b.txt": "hours of work"}

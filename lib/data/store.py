@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.imaging.geometry import Fit
 from lib.study import InputError, Study, build, differences
-from lib.workspace import Workspace, read_table, require_manifest, text_hash
+from lib.workspace import Workspace, read_manifest, read_table, require_manifest, text_hash
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,12 @@ class Prepared:
         for name, array in (("frames", self.frames), ("targets", self.targets)):
             if list(array.shape) != manifest[f"{name}_shape"]:
                 raise InputError(f"{folder / name}.npy does not have the shape in the manifest: run script 1 again")
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if script 1 has replaced the folder since it was opened: numbers would mix two data sets."""
+        now = read_manifest(self.folder)
+        if now is None or now["fingerprint"] != self.fingerprint:
+            raise InputError(f"{self.folder} was prepared anew while this ran: nothing was kept; run this again")
 
     @cached_property
     def samples(self) -> Samples:
@@ -112,7 +118,13 @@ class Prepared:
     def truth(self, case: CaseRecord) -> np.ndarray:
         """Native truth of a case: bool (classes, frames, rows, columns)."""
         shape = (len(self.manifest["study"]["data"]["classes"]), *case.shape)
-        packed = np.load(self.folder / "truth" / f"{case.index:06d}.npy")
+        path = self.folder / "truth" / f"{case.index:06d}.npy"
+        try:
+            packed = np.load(path)
+        except (OSError, ValueError):
+            raise InputError(f"{path} cannot be read: run script 1 again") from None
+        if packed.dtype != np.uint8 or packed.shape != (-(-int(np.prod(shape)) // 8),):
+            raise InputError(f"{path} does not hold the truth of {case.case}: run script 1 again")
         return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 

@@ -172,8 +172,8 @@ def _tidy(results: list[dict] | pd.DataFrame) -> pd.DataFrame:
     for name in ("study", "run"):
         if name in table and table[name].nunique() > 1:
             raise ValueError(f"results: one {name} at a time, not {', '.join(table[name].unique())}")
-    patient = table["patient"].astype(str).str.strip()
-    is_case = table["patient"].notna() & (patient != "")
+    patient = table["patient"].astype(str)
+    is_case = table["patient"].notna() & (patient.str.strip() != "")
     for name in ("fold", "value"):
         table[name] = table[name].map(number).astype("float64")
     return table.assign(patient=patient, is_case=is_case)

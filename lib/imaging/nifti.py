@@ -19,6 +19,7 @@ RAS = np.array([[0, 1], [1, 1], [2, 1]])
 GZIP = b"\x1f\x8b"
 DEFLATE_LIMIT = 1032  # times: deflate cannot shrink any further (https://zlib.net/zlib_tech.html)
 HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
+SHEAR = 0.02  # largest cosine between two axes that rounding may leave
 VOXEL_MM = (1e-3, 1e3)  # a voxel outside these is a damaged header, or one not in mm
 SILENT = logging.Logger("silent", logging.CRITICAL + 1)  # nibabel tells what it mends in each header
 
@@ -175,6 +176,10 @@ def _check_affine(affine: np.ndarray) -> None:
     # directions, free of the voxel sizes: 0 when two axes are parallel
     if lost or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-6:
         raise VolumeError("its affine is not invertible, so voxel sizes and orientation are unknown")
+    directions = (affine[:3, :3] / sizes).astype(np.float64)
+    if np.abs(directions.T @ directions - np.eye(3)).max() > SHEAR:
+        raise VolumeError("its affine is sheared (a tilted gantry?), so volumes and distances would be wrong; resample "
+                          "it to a rectangular grid")
     if sizes.min() < VOXEL_MM[0] or sizes.max() > VOXEL_MM[1]:
         raise VolumeError(f"its voxels measure {' x '.join(f'{s:.3g}' for s in sizes)} mm, which cannot be; correct "
                           "the affine in its header")

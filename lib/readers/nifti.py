@@ -120,6 +120,8 @@ class NiftiFolders:
         case = _printable(folder.name)
         if case != folder.name:
             raise CaseError(case, "", "the folder's name holds line breaks, or bytes that are not UTF-8; rename it")
+        if case != case.strip():
+            raise CaseError(case.strip(), "", "the folder's name begins or ends with a blank; rename it")
         needed = [*self.channels, *(c for c in self.data.classes if labels and self._required(c))]
         for role in needed:
             if role not in files:
@@ -190,6 +192,9 @@ class NiftiFolders:
         if name in self.label_values:
             return np.isin(volume, self.label_values[name])
         mask = volume > 0.5
+        if high > SOFT and not mask.any():
+            raise CaseError(header.case, file, f"has no value above 0.5 (its largest is {high:g}), but is not empty; "
+                                               "expected a binary region (0 and 1)")
         # a soft mask in 0..1 or a mask of one value (such as 255) is binary once cut at 0.5; several labels are not
         if low < -SOFT or (high > 1 + SOFT and float(volume[mask].min()) != high):
             values = np.unique(volume)
