@@ -48,6 +48,8 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     Raises InputError listing all cases with bad headers at once, then all with bad voxels, unless `skip_bad`.
     """
     cv2.setNumThreads(1)  # the cases are the parallel work
+    # scikit-learn takes a second to import; it deals the folds once the cases are written
+    threading.Thread(target=importlib.import_module, args=("sklearn.model_selection",), daemon=True).start()
     reader, task = make_reader(study.data), make_task(study)
     task.check_channels(len(reader.channel_names))
     check_network(study)  # a misspelt name should not wait for script 2
@@ -73,8 +75,6 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         refresh(space.prepared, old, study, as_written)
         return Outcome(False, len(headers), old["frames_shape"][0], space.prepared, [], notes, scan.problems)
 
-    # scikit-learn takes a second to import; it deals the folds once the cases are written
-    threading.Thread(target=importlib.import_module, args=("sklearn.model_selection",), daemon=True).start()
     with building(space.prepared) as folder:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
                               progress)
