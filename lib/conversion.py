@@ -214,7 +214,8 @@ def write_parity(path: Path, rows: list[dict]) -> None:
     converted = {row["fold"] for row in rows}
     kept = []
     if path.is_file():
-        kept = [row for row in read_table(path) if int(row["fold"]) not in converted]
+        kept = [row for row in read_table(path) if int(row["fold"]) not in converted
+                and path.with_name(f"fold{row['fold']}.onnx").is_file()]
     write_table(path, COLUMNS, sorted([*kept, *rows], key=lambda row: int(row["fold"])))
 
 
