@@ -19,9 +19,9 @@ def convert() -> int:
     study, space, name = open_study(args)
 
     from lib.data.store import open_prepared
-    prepared, study = open_prepared(space, study, args.overrides)
+    prepared, _ = open_prepared(space, study, args.overrides)
     from lib.conversion import convert_folds, parse_checkpoints
-    rows, folder = convert_folds(prepared, study, space, name, parse_checkpoints(args.checkpoint), args.onnx_dir)
+    rows, folder = convert_folds(prepared, space, name, parse_checkpoints(args.checkpoint), args.onnx_dir)
     failed = sorted({row["fold"] for row in rows if row["passed"] != "yes"})
     print(f"{len({row['fold'] for row in rows}) - len(failed)} models and parity.csv in {folder}")
     if failed:

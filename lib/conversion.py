@@ -41,14 +41,14 @@ def parse_checkpoints(texts: list[str]) -> dict[int, Path]:
     return chosen
 
 
-def convert_folds(prepared: Prepared, study: Study, space: Workspace, name: str, chosen: dict[int, Path],
+def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, Path],
                   onnx_dir: Path | None = None) -> tuple[list[dict], Path]:
     """Convert each fold's checkpoint; returns the rows of parity.csv and the folder. Raises InputError.
 
     A model that fails parity is removed, an older one of that fold with it.
     """
     folder = onnx_dir or space.onnx(name)
-    checkpoints = collect(prepared, study, space, name, chosen)
+    checkpoints = collect(prepared, space, name, chosen)
     for old in folder.glob("fold*.onnx"):  # a fold without a checkpoint must not be tested by an older model
         if old.name not in {f"fold{fold}.onnx" for fold in checkpoints}:
             old.unlink()
@@ -81,7 +81,7 @@ def convert_folds(prepared: Prepared, study: Study, space: Workspace, name: str,
     return rows, folder
 
 
-def collect(prepared: Prepared, study: Study, space: Workspace, name: str, chosen: dict[int, Path]) -> dict:
+def collect(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, Path]) -> dict:
     """fold -> (path, checkpoint), each checked: right fold, this prepared data, one set of settings."""
     for fold in chosen:
         prepared.check_fold(fold)
