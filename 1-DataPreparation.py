@@ -26,8 +26,8 @@ def prepare_data() -> None:
     from lib.preparation import describe, prepare
     from lib.progress import bar
     outcome = prepare(study, load_study(args.study), space, args.input_data or Path(study.data.input), args.jobs,
-                      args.skip_bad, bar)
-    print(describe(outcome, study))
+                      args.skip_bad, bar, asked_for_folds=args.kfolds is not None)
+    print(describe(outcome))
     forgotten = [text for text in args.overrides if not text.startswith("data.")]
     if forgotten:
         print(f"note: only data keys are kept; give --set {' --set '.join(forgotten)} to 2a or 2b as well")

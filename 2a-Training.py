@@ -3,7 +3,8 @@
     python 2a-Training.py -k 0
 """
 
-from lib.commands import main, next_step, open_study, parser, switch, training_arguments, training_overrides
+from lib.commands import (check_classes, main, next_step, open_study, parser, switch, training_arguments,
+                          training_overrides)
 
 
 def train() -> None:
@@ -17,6 +18,7 @@ def train() -> None:
     from lib.data.store import open_prepared
     prepared, study = open_prepared(space, study, args.overrides, args.preload_RAM)
     prepared.check_fold(args.kfold)
+    check_classes(study, args.classes)
     from lib.progress import bar
     from lib.runs import train_fold
     best = train_fold(prepared, study, space, args.kfold, name, device=args.device, resume=args.resume,

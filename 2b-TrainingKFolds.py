@@ -3,7 +3,8 @@
     python 2b-TrainingKFolds.py
 """
 
-from lib.commands import folds_from, main, next_step, open_study, parser, same_arguments, training_arguments, training_overrides
+from lib.commands import (check_classes, folds_from, main, next_step, open_study, parser, same_arguments,
+                          training_arguments, training_overrides)
 from lib.study import InputError, require
 
 
@@ -21,6 +22,7 @@ def train_folds() -> int:
 
     from lib.data.store import open_prepared
     prepared, study = open_prepared(space, study, args.overrides)
+    check_classes(study, args.classes)
     folds = folds_from(args.folds, sorted(prepared.splits))
     from lib.crossvalidation import cross_validate, table
     rows = cross_validate(prepared, study, space, name, folds, same_arguments(args), args.jobs, args.resume)

@@ -1,6 +1,7 @@
 """Test every fold's ONNX model on the patients it never saw, or predict new patients with all folds together.
 
     python 4-InferenceTest.py
+    python 4-InferenceTest.py --tolerance 1.5
     python 4-InferenceTest.py --predict new_patients/
 """
 
@@ -8,28 +9,43 @@ import argparse
 from pathlib import Path
 
 from lib.commands import main, open_study, parser, refuse_model_overrides, run_arguments
+from lib.study import InputError
 
 
 def test() -> None:
     arguments = parser(__doc__)
     run_arguments(arguments)
     arguments.add_argument("--predict", type=Path, metavar="DIR", help="new data: all folds vote; scored where truth is present")
+    arguments.add_argument("--load", type=Path, metavar="MODEL",
+                           help="only this model: an ONNX file, or a checkpoint, which is converted first")
+    arguments.add_argument("--split", choices=("test", "validation"),
+                           help="which cases of each fold (default: test, or validation where there is no test folder)")
+    arguments.add_argument("--tolerance", type=float, metavar="MM",
+                           help="score too with this margin around the truth's boundary (default: the study's, none)")
     arguments.add_argument("--heatmaps", action=argparse.BooleanOptionalAction, default=None,
                            help="overlays as NIfTI and PNG (default: the study's, on)")
     arguments.add_argument("--onnx-dir", type=Path, metavar="DIR", help="where the models are (default: <workspace>/onnx/<name>)")
     arguments.add_argument("--device", default="auto", help="auto, cpu or cuda")
     args = arguments.parse_args()
     refuse_model_overrides(args.overrides)
-    study, space, name = open_study(args, [] if args.heatmaps is None else [f"report.heatmaps={args.heatmaps}"])
+    given = {"report.heatmaps": args.heatmaps, "report.tolerance_mm": args.tolerance}
+    study, space, name = open_study(args, [f"{key}={value}" for key, value in given.items() if value is not None])
+    if args.predict and args.split:
+        raise InputError("--split chooses among the prepared cases: leave it out with --predict")
 
     from lib.data.store import open_prepared
     prepared, study = open_prepared(space, study, args.overrides)
-    from lib.inference import predict_folder, test_folds
     from lib.progress import bar
+    model, label = None, ""
+    if args.load:
+        from lib.conversion import loaded_model
+        model, label = loaded_model(prepared, space, name, args.load)
     if args.predict:
-        print(predict_folder(prepared, study, space, name, args.predict, args.onnx_dir, args.device, bar))
+        from lib.newdata import predict_folder
+        print(predict_folder(prepared, study, space, name, args.predict, args.onnx_dir, args.device, bar, model))
     else:
-        print(test_folds(prepared, study, space, name, args.onnx_dir, args.device, bar))
+        from lib.inference import test_folds
+        print(test_folds(prepared, study, space, name, args.onnx_dir, args.device, bar, args.split, model, label))
 
 
 main(test)

@@ -79,7 +79,12 @@ def training_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("-b", "--batch-size", type=int, help="windows per batch (default: the study's)")
     made.add_argument("-lr", "--learning-rate", type=float, help="(default: the study's)")
     made.add_argument("--weight-decay", type=float, help="L2 penalty (default: the study's)")
-    made.add_argument("--optimizer", metavar="NAME", help="sgd, adam or adamw (default: the study's)")
+    made.add_argument("--optimizer", metavar="NAME", help="sgd, adam, adamw or rmsprop (default: the study's)")
+    made.add_argument("--scale", type=float, help="resize what the network sees, on the device (default: the study's, 1)")
+    made.add_argument("--classes", type=int, metavar="N",
+                      help="check that the network has N output classes (with background, if classes are exclusive)")
+    made.add_argument("--bilinear", action=argparse.BooleanOptionalAction, default=None,
+                      help="unet: upsample by interpolation (default: the study's, off)")
     made.add_argument("--amp", action=argparse.BooleanOptionalAction, default=None,
                       help="bf16 where the device has it (default: the study's, on)")
     made.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
@@ -96,11 +101,21 @@ def training_overrides(args: argparse.Namespace) -> list[str]:
     """The training arguments that were given, as `--set` overrides: one way in for every setting."""
     keys = {"wandb_project": "tracking.project", "epochs": "training.epochs", "batch_size": "training.batch_size",
             "learning_rate": "training.learning_rate", "weight_decay": "training.weight_decay",
-            "optimizer": "training.optimizer", "amp": "training.amp"}
+            "optimizer": "training.optimizer", "amp": "training.amp", "scale": "window.scale", "bilinear": "network.bilinear"}
     given = [f"{key}={json.dumps(getattr(args, name))}" for name, key in keys.items() if getattr(args, name) is not None]
     if args.tracker is not None:
         given.append(f"tracking.trackers=[{args.tracker}]")
     return given
+
+
+def check_classes(study: Study, classes: int | None) -> None:
+    """Raise InputError if the study's network does not have the number of output classes that the user expects."""
+    from lib.tasks import make_task
+    outputs = make_task(study).outputs
+    if classes not in (None, outputs):
+        named = ", ".join([*(["background"] if study.data.encoding == "exclusive" else []), *study.data.classes])
+        raise InputError(f"--classes {classes}: the prepared data has {outputs} ({named}); the classes are chosen when the "
+                         "data is prepared: change data.classes in the study and run script 1 again")
 
 
 MODEL_SECTIONS = ("window", "task", "network", "training", "augmentation")

@@ -20,7 +20,7 @@ from lib.onnx_model import OnnxModel
 from lib.prediction import predict_cases, torch_run
 from lib.study import InputError, Study, study_from_dict, training_differences
 from lib.tasks import make_task
-from lib.workspace import Workspace, read_table, write_table
+from lib.workspace import Workspace, read_table, replacing, write_table
 
 OPSET = 18
 PARITY_CASES = 2
@@ -79,6 +79,29 @@ def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[
     if missing:
         print(f"no model yet for fold {', '.join(map(str, missing))}: only the other folds will be tested")
     return rows, folder
+
+
+def loaded_model(prepared: Prepared, space: Workspace, name: str, path: Path) -> tuple[Path, str]:
+    """A model that the user named: (ONNX file, a short name for its results). A checkpoint is converted first.
+
+    Raises InputError for a stale checkpoint, or one whose conversion fails parity.
+    """
+    if path.suffix == ".onnx":
+        return path, path.stem
+    checkpoint = load_checkpoint(path)
+    check_fingerprint(path, checkpoint["fingerprint"], prepared.fingerprint, f"python 2a-Training.py {space.arguments} "
+                      f"-n {name} -k {checkpoint['fold']} --no-resume")
+    label = f"fold{checkpoint['fold']}-{path.stem}"
+    target = space.onnx(name) / f"load-{label}.onnx"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    with replacing(target) as candidate:
+        task = export(checkpoint, prepared, candidate, chosen=True)
+        rows = parity(checkpoint, prepared, task, candidate, checkpoint["fold"])
+        if any(row["passed"] != "yes" for row in rows):
+            raise InputError(f"{path}: its ONNX file does not give the network's answers (largest logit difference "
+                             f"{max(row['largest_difference'] for row in rows):.1e})")
+    return target, label
 
 
 def collect(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, Path]) -> dict:
@@ -142,7 +165,8 @@ def metadata(study: Study, checkpoint: dict, prepared: Prepared) -> dict[str, st
         "input": {"layout": "batch, frames, channels, rows, columns", "channels": prepared.manifest["channels"],
                   "frames": study.window.frames, "stride": study.window.stride, "size": data.size,
                   "intensity": data.intensity, "clip": data.clip, "store": data.store,
-                  "orientation": "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded"},
+                  "scale": study.window.scale, "orientation": "as in the image file" if prepared.cases[0].geometry.flat
+                  else "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded"},
         "epoch": checkpoint["epoch"], "metric": checkpoint["metric"], "score": finite_or_none(checkpoint["score"]),
         "finished": checkpoint.get("finished", False)}.items()}
 

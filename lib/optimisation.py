@@ -10,14 +10,16 @@ from torch.optim import lr_scheduler
 
 from lib.study import InputError, Training, build, one_of
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 
 
 def make_optimizer(network: torch.nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """The optimiser of `training.optimizer`, fused on CPU and CUDA. Raises InputError."""
+    """The optimiser of `training.optimizer`, fused on CPU and CUDA where torch can. Raises InputError."""
     one_of(settings.optimizer, OPTIMIZERS, "training.optimizer")
     parameters = [p for p in network.parameters() if p.requires_grad]
     keys: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "rmsprop":  # torch has no fused one
+        return torch.optim.RMSprop(parameters, momentum=settings.momentum, **keys)
     keys["fused"] = all(p.device.type in ("cpu", "cuda") for p in parameters)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=settings.momentum, nesterov=settings.momentum > 0, **keys)

@@ -10,6 +10,7 @@ from lib.data.batches import batches, gather, read_ahead, window_index
 from lib.data.store import CaseRecord, Samples
 from lib.study import Window
 
+BATCH = 8  # windows that script 4 gives to a model at once
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # (B, T, C, H, W) as stored -> named outputs (B, ...)
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import importlib
 import shutil
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from lib.data.case import Case, CaseError, CaseProblem, Header
+from lib.data.case import CaseError, CaseProblem, Header
 from lib.data.folds import check_folds
 from lib.data.grid import content_hash, to_grid
-from lib.data.store import pack_truth
+from lib.data.store import fit_of, save_truth
 from lib.data.tables import write_tables
-from lib.imaging.geometry import Fit
 from lib.networks import check_network
 from lib.readers import make_reader
 from lib.study import InputError, Study, differences, plain
 from lib.tasks import make_task
-from lib.workspace import Workspace, broken_tables, building, file_hash, read_manifest, text_hash, write_json, write_manifest
+from lib.workspace import Workspace, broken_tables, building, file_hash, read_manifest, read_table, text_hash, write_json, write_manifest
 
 PACKAGES = ("numpy", "nibabel", "opencv-python", "scikit-learn", "connected-components-3d")
 DISK_RESERVE = 64 * 2**20  # bytes that must stay free beside the arrays
@@ -41,30 +40,36 @@ class Outcome:
 
 
 def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs: int = 2, skip_bad: bool = False,
-            progress=None) -> Outcome:
+            progress=None, asked_for_folds: bool = False) -> Outcome:
     """Prepare the cases under `root`.
 
     as_written: the study before command-line overrides, kept so that later scripts notice an edited YAML.
+    asked_for_folds: the user gave a number of folds, which predefined subsets cannot have.
     Raises InputError listing all cases with bad headers at once, then all with bad voxels, unless `skip_bad`.
     """
     cv2.setNumThreads(1)  # the cases are the parallel work
     # scikit-learn takes a second to import; it deals the folds once the cases are written
     threading.Thread(target=importlib.import_module, args=("sklearn.model_selection",), daemon=True).start()
-    reader, task = make_reader(study.data), make_task(study)
-    task.check_channels(len(reader.channel_names))
     check_network(study)  # a misspelt name should not wait for script 2
+    reader = make_reader(study.data)
     scan = reader.headers(root)
-    notes = [f"skipped (none of the study's files): {', '.join(scan.ignored)}"] if scan.ignored else []
+    notes = [*scan.notes, *([f"skipped (none of the study's files): {', '.join(scan.ignored)}"] if scan.ignored else [])]
     stop_if_bad(scan.problems, skip_bad)
     headers = scan.headers
     if not headers:
-        raise InputError(f"no usable case in {root}: expected a folder per patient holding "
-                         f"{', '.join(reader.channel_names)} (see 'Input' in the README)"
+        raise InputError(f"no usable case in {root}: expected {reader.expected}"
                          + (f"; none of these is in {', '.join(scan.ignored[:5])}" if scan.ignored else ""))
-    check_folds(len({header.patient for header in headers}), study.data.folds)
+    if not study.data.classes:
+        found = reader.find_classes(root, headers)
+        notes.append(f"classes found in the masks: {found} (write them into the study as data.classes to name them)")
+        study = replace(study, data=replace(study.data, classes=found))
+        reader = make_reader(study.data)
+    task = make_task(study)
+    task.check_channels(len(reader.channel_names))
+    check_subsets(headers, study, asked_for_folds)
     sources = parallel(lambda header: source_hashes(root, header), headers, jobs)
     key = {"data": {k: v for k, v in study.to_dict()["data"].items() if k != "input"},
-           "cases": {h.case: {"patient": h.patient, "files": s} for h, s in zip(headers, sources)}}
+           "cases": {h.case: {"patient": h.patient, "subset": h.subset, "files": s} for h, s in zip(headers, sources)}}
     key = plain(key)
     old = read_manifest(space.prepared)
     unreadable = [str(problem) for problem in scan.problems]
@@ -98,6 +103,16 @@ def refresh(prepared: Path, manifest: dict, study: Study, as_written: Study) -> 
         write_json(prepared / "manifest.json", {**manifest, **now})  # the seal of the tables stays as it is
 
 
+def check_subsets(headers: list[Header], study: Study, asked_for_folds: bool) -> None:
+    """Raise InputError for too few patients, or for a number of folds where the raw data has subsets of its own."""
+    subsets = sorted({header.subset for header in headers if header.subset})
+    if subsets and asked_for_folds:
+        raise InputError(f"-k: the input has its own {', '.join(subsets)} folders, which make one fold; to deal all of "
+                         "it into folds instead, add --set data.folds.pool=true")
+    if not subsets:
+        check_folds(len({header.patient for header in headers}), study.data.folds)
+
+
 def source_hashes(root: Path, header: Header) -> dict[str, str]:
     try:
         return {file: file_hash(root / file) for file in header.files.values()}
@@ -121,7 +136,7 @@ def parallel(function, items, jobs: int, progress=None) -> list:
 
 @dataclass
 class Filled:
-    """Per case that was written: its header, native region volumes (mL), the share cut by its parent, content hash."""
+    """Per case that was written: its header, and its content hash with the task's facts."""
     headers: list[Header]
     facts: list[dict]
     frames_shape: tuple[int, ...]
@@ -132,7 +147,7 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
     """Write the arrays, each worker straight into its rows. Bad cases found on the way are left out and it starts over."""
     rejected: list[CaseProblem] = []
     while True:
-        starts = np.cumsum([0] + [h.shape[0] for h in headers])
+        starts = np.cumsum([0] + [h.geometry.shape[0] for h in headers])
         data, total = study.data, int(starts[-1])
         frames_shape = (total, headers[0].channels, *data.size)
         targets_shape = task.targets_shape(total, data.size)
@@ -146,12 +161,12 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
                 rows = slice(starts[index], starts[index + 1])
                 case = reader.read(root, headers[index])
                 truth = task.native_truth(case)
-                fit = Fit.of(case.header.shape[1:], data.size, case.header.spacing_mm[1:])
+                fit = fit_of(case.header.geometry, data.size)
                 # mapped anew for each case and let go with it, so that memory does not grow with the data set
                 to_grid(case, fit, study, np.load(folder / "frames.npy", mmap_mode="r+")[rows])
                 np.load(folder / "targets.npy", mmap_mode="r+")[rows] = task.encode(truth, fit)
-                np.save(folder / "truth" / f"{index:06d}.npy", pack_truth(truth))
-                return case_facts(case, truth, study)
+                save_truth(folder, index, truth)
+                return {"content": content_hash(case), **task.facts(case, truth)}
             except CaseError as error:
                 return error.problem
 
@@ -168,20 +183,8 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         shutil.rmtree(folder / "truth")
 
 
-def case_facts(case: Case, truth: np.ndarray, study: Study) -> dict:
-    """What cases.csv and the strata need, measured on the native grid."""
-    voxel_ml = float(np.prod(case.header.spacing_mm)) / 1000
-    facts = {"content": content_hash(case)}
-    for name, mask in zip(study.data.classes, truth):
-        count = int(np.count_nonzero(mask))
-        drawn = int(np.count_nonzero(case.truth[name]))
-        facts[f"volume_ml_{name}"] = count * voxel_ml
-        facts[f"cut_{name}"] = 1 - count / drawn if drawn else 0.0
-    return facts
-
-
 def check_disk(workspace: Path, frames_shape, store, targets_shape, headers, classes: int) -> None:
-    truth = sum(int(np.prod(h.shape)) for h in headers) * classes // 8
+    truth = sum(int(np.prod(h.geometry.shape)) for h in headers) * classes // 8
     needed = int(np.prod(frames_shape, dtype=np.int64)) * np.dtype(store).itemsize + int(np.prod(targets_shape)) + truth
     free = shutil.disk_usage(workspace).free
     if needed + DISK_RESERVE > free:
@@ -189,7 +192,7 @@ def check_disk(workspace: Path, frames_shape, store, targets_shape, headers, cla
                          "free some space, or put the workspace on another disk with -o/--workspace")
 
 
-def describe(outcome: Outcome, study: Study) -> str:
+def describe(outcome: Outcome) -> str:
     """What to print after `prepare`."""
     lines = list(outcome.notes)
     if not outcome.built:
@@ -200,6 +203,7 @@ def describe(outcome: Outcome, study: Study) -> str:
     lines += [f"left out: {problem}" for problem in outcome.rejected]
     if outcome.rejected:
         lines.append(f"{len(outcome.rejected)} cases left out, listed in {outcome.folder / 'rejected.csv'}")
-    folds = study.data.folds
-    lines.append(f"{outcome.cases} cases, {outcome.samples} samples, {folds.k} folds -> {outcome.folder}")
+    folds = len({row["fold"] for row in read_table(outcome.folder / "splits.csv")})
+    lines.append(f"{outcome.cases} cases, {outcome.samples} samples, {folds} fold{'s' if folds > 1 else ''} -> "
+                 f"{outcome.folder}")
     return "\n".join(lines)

@@ -38,8 +38,10 @@ def one_of(value: str, known: Sequence[str], key: str) -> None:
 
 @dataclass(frozen=True)
 class Folds:
-    """How patients are dealt. `valid_proportion` is the share of the non-test patients of a fold."""
+    """How patients are dealt. `valid_proportion` is the share of the non-test patients of a fold. `pool` deals
+    predefined train, validation and test folders into k folds too (`folds: pool` is short for it)."""
     k: int = 10
+    pool: bool = False
     valid_proportion: float = 0.2
     seed: int = 0
     stratify: tuple[str, ...] = ()  # classes by whose volume the folds are balanced; all if empty
@@ -52,9 +54,14 @@ class Folds:
 
 @dataclass(frozen=True)
 class Data:
-    """What is baked into `prepared/`: changing a key here means running script 1 again."""
+    """What is baked into `prepared/`: changing a key here means running script 1 again.
+
+    classes: names, or a mapping from name to the mask value (or values, or colour) that means it, which is kept in
+    `class_values`. Empty: script 1 takes the values that it finds in the masks.
+    """
     reader: dict
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] | dict[str, Any] = ()
+    class_values: dict[str, Any] = field(default_factory=dict)
     input: str = "input_data"
     inside: dict[str, str] = field(default_factory=dict)  # region -> the region that it lies inside
     encoding: str = "regions"  # regions (may overlap, sigmoid) | exclusive (one class per pixel, softmax)
@@ -65,10 +72,15 @@ class Data:
     folds: Folds = Folds()
 
     def __post_init__(self):
+        if isinstance(self.classes, dict):
+            require(not self.class_values, "data.class_values", self.class_values, "none beside values in data.classes")
+            object.__setattr__(self, "class_values", {k: v for k, v in self.classes.items() if v is not None})
+            object.__setattr__(self, "classes", tuple(self.classes))
+        for name in self.class_values:
+            one_of(name, self.classes, "data.class_values")
         one_of(self.encoding, ("regions", "exclusive"), "data.encoding")
         one_of(self.intensity, ("zscore", "none"), "data.intensity")
         one_of(self.store, ("float16", "uint8"), "data.store")
-        require(len(self.classes) > 0, "data.classes", "none", "at least one class")
         require(len(set(self.classes)) == len(self.classes), "data.classes", list(self.classes), "different names")
         for name in self.classes:  # `all` is the class of overall rows, `metric/class` a column
             require(name not in ("", "all") and "/" not in name, "data.classes", repr(name), "another name, without /")
@@ -89,11 +101,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Window:
-    """A sample is `frames` frames at `stride`, centred on its own frame and clamped to its series."""
+    """A sample is `frames` frames at `stride`, centred on its own frame and clamped to its series.
+
+    The network sees it resized by `scale`, on the device; what it says is resized back to the grid.
+    """
     frames: int = 1
     stride: int = 1
+    scale: float = 1.0
 
     def __post_init__(self):
+        require(0 < self.scale <= 4, "window.scale", self.scale, "above 0, at most 4")
         require(self.frames >= 1 and self.stride >= 1, "window", f"{self.frames} frames at {self.stride}", ">= 1")
 
 
@@ -102,10 +119,10 @@ class Training:
     """The only training loop's settings."""
     epochs: int = 60
     batch_size: int = 16
-    optimizer: str = "adamw"  # sgd | adam | adamw
+    optimizer: str = "adamw"  # sgd | adam | adamw | rmsprop
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    momentum: float = 0.9  # sgd only
+    momentum: float = 0.9  # sgd and rmsprop only
     schedule: str = "poly"  # constant | plateau | cosine_restarts | one_cycle | poly
     schedule_options: dict = field(default_factory=dict)  # that schedule's own keys, such as {T_0: 5, T_mult: 2}
     accumulate: int = 1  # batches per optimiser step
@@ -113,6 +130,8 @@ class Training:
     amp: bool = True  # bf16 autocast where the device has bf16 units
     sampler: str = "all"  # all: every sample once per epoch | balanced: as many with the inner regions as without
     patience: int = 15  # epochs without a better validation score before stopping; 0 never stops early
+    checkpoint_every: int = 0  # epochs between checkpoints that are kept beside best.pt and last.pt; 0: none
+    average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0: none
     select: str = "dice"  # validation metric of the best checkpoint, METRIC or METRIC/CLASS; `loss` is possible
     seed: int = 0
 
@@ -121,7 +140,8 @@ class Training:
             require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
         one_of(self.sampler, ("all", "balanced"), "training.sampler")
         require(0 < self.learning_rate < float("inf"), "training.learning_rate", self.learning_rate, "above 0")
-        for key in ("patience", "clip_norm", "weight_decay"):
+        require(0 <= self.average < 1, "training.average", self.average, "0 <= decay < 1")
+        for key in ("patience", "clip_norm", "weight_decay", "checkpoint_every"):
             require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
 
 
@@ -158,6 +178,12 @@ class Tracking:
 class Report:
     figures: bool = True  # script 1 draws the data set
     heatmaps: bool = True  # script 4 draws every patient
+    validation_pictures: int = 16  # cases that a trained fold draws, beside its checkpoints
+    tolerance_mm: float = 0.0  # margin within which a boundary counts as right, scored beside the plain metrics; 0: none
+
+    def __post_init__(self):
+        for key in ("validation_pictures", "tolerance_mm"):
+            require(0 <= getattr(self, key) < float("inf"), f"report.{key}", getattr(self, key), "at least 0")
 
 
 @dataclass(frozen=True)
@@ -216,7 +242,10 @@ def apply_override(values: dict, override: str) -> None:
         raise InputError(f"--set {override!r}: expected key.path=value")
     *parents, last = key.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        below = values.setdefault(parent, {})
+        if isinstance(below, str):
+            below = values[parent] = {below: True}  # `folds: pool`
+        values = below
         if not isinstance(values, dict):
             raise InputError(f"--set {override!r}: {parent} holds no keys")
     try:
@@ -296,7 +325,7 @@ def convert(value: Any, expected: Any, where: str) -> Any:
         if value is None:
             return None
     elif dataclasses.is_dataclass(expected):
-        return build(expected, value, where)
+        return build(expected, {value: True} if isinstance(value, str) else value, where)  # `folds: pool`
     elif origin is tuple:
         if isinstance(value, (list, tuple)):
             kinds = [options[0]] * len(value) if options[-1] is Ellipsis else options

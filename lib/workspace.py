@@ -18,7 +18,7 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from lib.study import InputError
 
-FORMAT = 1  # of prepared/; a change of what script 1 computes raises it, so that old arrays are seen as stale
+FORMAT = 2  # of prepared/; a change of what script 1 computes raises it, so that old arrays are seen as stale
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ def text_hash(*parts: Any) -> str:
 
 
 @contextlib.contextmanager
-def building(folder: Path, keep: str = "") -> Iterator[Path]:
+def building(folder: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
     """Build `folder` as `folder.partial`; it takes its place only when the block ends well.
 
-    keep: a pattern of entries of the old folder that move into the new one. Raises InputError while another
+    keep: patterns of entries of the old folder that move into the new one. Raises InputError while another
     process builds the same folder. A kill at any moment leaves the last whole folder, or (between the two renames)
     a hidden one, which the next `recover` puts back.
     """
@@ -143,12 +143,12 @@ def empty(folder: Path) -> None:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def recover(folder: Path, keep: str = "") -> None:
+def recover(folder: Path, keep: Sequence[str] = ()) -> None:
     """Finish or undo a replacement of `folder` that was killed after its first rename."""
     old = put_aside(folder)
     if old.exists() and not folder.exists():
         os.replace(old, folder)
-    for entry in old.glob(keep) if keep else ():
+    for entry in [entry for pattern in keep for entry in old.glob(pattern)]:
         if not (folder / entry.name).exists():  # one made since then is newer
             os.replace(entry, folder / entry.name)
     shutil.rmtree(old, ignore_errors=True)

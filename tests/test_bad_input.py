@@ -513,7 +513,7 @@ def test_odd_files_read_as_the_plain_ones(good, tmp_path, name):
     assert found.frames.dtype == np.float32 and found.truth.keys() == expected.truth.keys()
     for region, mask in expected.truth.items():
         np.testing.assert_array_equal(found.truth[region], mask, region)
-    np.testing.assert_allclose(found.header.spacing_mm, expected.header.spacing_mm, rtol=1e-5)
+    np.testing.assert_allclose(found.header.geometry.spacing_mm, expected.header.geometry.spacing_mm, rtol=1e-5)
 
 
 @pytest.mark.parametrize("file", ["mask.nii.gz", "mask_roi.nii.gz", "mask_roi.nii"])
@@ -531,7 +531,7 @@ def test_an_empty_roi_is_a_patient_without_a_lesion(place):
         edit(file, np.zeros_like)(place / "in" / BAD)
     assert not read(place / "in").truth["stroke"].any()
     row = next(row for row in table(prepare_here(place) / "cases.csv") if row["case"] == BAD)
-    assert float(row["volume_ml_stroke"]) == 0
+    assert float(row["size_stroke"]) == 0
 
 
 def test_files_that_the_study_does_not_list_are_not_needed(place):

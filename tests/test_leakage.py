@@ -131,7 +131,7 @@ def test_edited_splits_are_refused_by_every_script(tested, tmp_path):
 
 def test_a_model_is_refused_patients_that_it_trained_on(tested):
     """Even where splits and manifest agree, the model itself knows whom it may test."""
-    from lib.inference import open_models
+    from lib.ensemble import open_models
     from lib.study import InputError
     data, study = tested.open()
     assert sorted(open_models(data, study, tested.space, RUN, None, "cpu")) == [0, 1, 2]

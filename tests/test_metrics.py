@@ -1,4 +1,4 @@
-"""Overlap, surface distance and volume against values worked out by hand, and against brute force."""
+"""Overlap and surface distance against values worked out by hand, and against brute force."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,14 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
 from lib.evaluation import metrics
-from lib.evaluation.metrics import (
-    Confusion, confusion, false_positive_ml, hd95_mm, overlap, surface_distances_mm, volume_ml,
-)
+from lib.evaluation.metrics import Confusion, confusion, hd95, overlap, surface_distances
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
+
+
+def hausdorff(prediction, truth, spacing):
+    """hd95 straight from two masks."""
+    return hd95(*surface_distances(prediction, truth, spacing))
 
 
 def mask(*voxels, shape=(4, 8, 8)):
@@ -63,72 +66,66 @@ def test_overlap_of_empty_and_full_masks(prediction, truth, expected):
     assert tuple(result.values()) == pytest.approx(expected, nan_ok=True)
 
 
-def test_volumes_by_hand():
-    spacing = (5.0, 2.0, 0.5)  # a voxel is 5 mm3
-    prediction, truth = mask(np.s_[0:2, 0:4, 0:5]), mask(np.s_[1:3, 0:4, 0:5])  # 40 voxels each, 20 in common
-    assert volume_ml(prediction, spacing) == pytest.approx(0.2)
-    assert volume_ml(mask(), spacing) == 0
-    assert false_positive_ml(prediction, truth, spacing) == pytest.approx(0.1)
-    assert false_positive_ml(prediction, mask(), spacing) == pytest.approx(0.2)
-    assert false_positive_ml(mask(), truth, spacing) == 0
-
-
 @pytest.mark.parametrize("axis, expected", [(0, 5.0), (1, 2.0), (2, 0.5)])
 def test_hd95_of_cubes_one_voxel_apart(axis, expected):
     # Of the 8 voxels of a cube 4 lie on the other and 4 are one voxel away: the 95th percentile is that step.
     shifted = [slice(1, 3)] * 3
     shifted[axis] = slice(2, 4)
     cube, other = mask(np.s_[1:3, 1:3, 1:3]), mask(tuple(shifted))
-    assert hd95_mm(cube, other, (5.0, 2.0, 0.5)) == pytest.approx(expected)
+    assert hausdorff(cube, other, (5.0, 2.0, 0.5)) == pytest.approx(expected)
 
 
 def test_hd95_of_single_voxels():
     # 3 frames of 4 mm and 2 columns of 2.5 mm apart: sqrt(12^2 + 5^2) = 13
-    assert hd95_mm(mask((0, 4, 1)), mask((3, 4, 3)), (4.0, 1.0, 2.5)) == pytest.approx(13.0)
-    assert hd95_mm(mask((2, 3, 4)), mask((2, 3, 4)), (4.0, 1.0, 2.5)) == 0
+    assert hausdorff(mask((0, 4, 1)), mask((3, 4, 3)), (4.0, 1.0, 2.5)) == pytest.approx(13.0)
+    assert hausdorff(mask((2, 3, 4)), mask((2, 3, 4)), (4.0, 1.0, 2.5)) == 0
 
 
 def test_hd95_is_the_greater_directed_percentile():
     # A point and a line of 21 from it: 0 there; 0, 1, .. 20 back, whose 95th percentile is 19.
     # The maximum would be 20 and the percentile of both pooled (22 values) 18.95.
     point, line = mask((1, 0), shape=(3, 30)), mask(np.s_[1, 0:21], shape=(3, 30))
-    assert hd95_mm(point, line, (1, 1)) == pytest.approx(19.0)
-    assert hd95_mm(line, point, (1, 1)) == pytest.approx(19.0)
+    assert hausdorff(point, line, (1, 1)) == pytest.approx(19.0)
+    assert hausdorff(line, point, (1, 1)) == pytest.approx(19.0)
 
 
 def test_hd95_interpolates_between_voxels():
     # A line of 11 back to its end: 0 .. 10 in steps of 2 mm, position 0.95 * 10 = 9.5 -> 19 mm
     end, line = mask((0, 0), shape=(3, 30)), mask(np.s_[0, 0:11], shape=(3, 30))
-    assert hd95_mm(end, line, (1, 2)) == pytest.approx(19.0)
+    assert hausdorff(end, line, (1, 2)) == pytest.approx(19.0)
 
 
 def test_hd95_is_zero_for_identical_masks_and_ignores_a_hollow():
     solid = mask(np.s_[0:5, 1:6, 1:6], shape=(6, 8, 8))
-    assert hd95_mm(solid, solid.copy(), (3, 1, 1)) == 0
+    assert hausdorff(solid, solid.copy(), (3, 1, 1)) == 0
     # A shell one voxel thick has the same outer surface, and all of its voxels belong to it.
     shell = solid & ~mask(np.s_[1:4, 2:5, 2:5], shape=(6, 8, 8))
-    assert hd95_mm(solid, shell, (3, 1, 1)) == 0
+    assert hausdorff(solid, shell, (3, 1, 1)) == 0
 
 
-@pytest.mark.parametrize("prediction, truth", [
-    (mask(), mask((1, 1, 1))), (mask((1, 1, 1)), mask()), (mask(), mask()),
+@pytest.mark.parametrize("dense", [0.0, 1.0], ids=["distance transform", "nearest neighbours"])
+@pytest.mark.parametrize("prediction, truth, there, back", [
+    (mask(), mask((1, 1, 1), (2, 5, 5)), [], [INF, INF]), (mask((1, 1, 1)), mask(), [INF], []),
+    (mask(), mask(), [], []),
 ])
-def test_hd95_of_an_empty_mask_is_undefined(prediction, truth):
-    assert np.isnan(hd95_mm(prediction, truth, (1, 1, 1)))
-    assert [len(distances) for distances in surface_distances_mm(prediction, truth, (1, 1, 1))] == [0, 0]
+def test_hd95_of_an_empty_mask_is_undefined(monkeypatch, dense, prediction, truth, there, back):
+    # An empty mask has no surface to measure from, and nothing is near it.
+    monkeypatch.setattr(metrics, "_DENSE", dense)
+    assert [distances.tolist() for distances in surface_distances(prediction, truth, (1, 1, 1))] == [there, back]
+    assert np.isnan(hausdorff(prediction, truth, (1, 1, 1)))
 
 
 @pytest.mark.parametrize("dense", [0.0, 1.0], ids=["distance transform", "nearest neighbours"])
 def test_surface_distances_come_in_the_order_of_the_voxels(monkeypatch, dense):
     monkeypatch.setattr(metrics, "_DENSE", dense)
     # The ends 2 and 5 of a line against 2, 3 and 7, in steps of 1.5 mm: 0 and 2 there; 0, 1 and 2 back.
-    there, back = surface_distances_mm(row("00111100"), row("00110001"), (1.5,))
+    there, back = surface_distances(row("00111100"), row("00110001"), (1.5,))
     assert there.tolist() == [0, 3.0] and back.tolist() == [0, 1.5, 3.0]
 
 
 def test_only_the_surface_counts():
     # From the centre of a 5-cube its surface is two voxels away, though the centre itself is in the cube.
-    there, back = surface_distances_mm(mask((2, 3, 3), shape=(7, 7, 7)),
+    there, back = surface_distances(mask((2, 3, 3), shape=(7, 7, 7)),
                                        mask(np.s_[0:5, 1:6, 1:6], shape=(7, 7, 7)), (1, 1, 1))
     assert there == pytest.approx([2.0])
     assert len(back) == 125 - 27  # all but the inner 3-cube
@@ -137,7 +134,7 @@ def test_only_the_surface_counts():
 
 
 def test_a_mask_that_fills_the_volume_has_its_border_as_surface():
-    there, back = surface_distances_mm(mask((1, 1, 1), shape=(3, 3, 3)), np.ones((3, 3, 3), bool), (1, 2, 3))
+    there, back = surface_distances(mask((1, 1, 1), shape=(3, 3, 3)), np.ones((3, 3, 3), bool), (1, 2, 3))
     assert there == pytest.approx([1.0])
     assert len(back) == 26
 
@@ -145,9 +142,9 @@ def test_a_mask_that_fills_the_volume_has_its_border_as_surface():
 def test_a_single_image_has_its_outline_as_surface():
     # 5 x 5 pixels and their centre; were the frame a slab, every pixel would be surface and the way there 0.
     full, centre = np.ones((1, 5, 5), bool), mask((0, 2, 2), shape=(1, 5, 5))
-    there, back = surface_distances_mm(centre, full, (9.0, 1.5, 1.0))
+    there, back = surface_distances(centre, full, (9.0, 1.5, 1.0))
     assert there == pytest.approx([2.0]) and len(back) == 16
-    assert hd95_mm(centre, full, (9.0, 1.5, 1.0)) == hd95_mm(centre[0], full[0], (1.5, 1.0))
+    assert hausdorff(centre, full, (9.0, 1.5, 1.0)) == hausdorff(centre[0], full[0], (1.5, 1.0))
 
 
 def brute_force_hd95(prediction, truth, spacing):
@@ -165,21 +162,21 @@ def test_hd95_agrees_with_brute_force_either_way(monkeypatch, dense, seed):
     spacing = rng.uniform(0.4, 6.0, size=3)
     prediction, truth = rng.random((2, 7, 11, 9)) < rng.uniform(0.02, 0.9, size=(2, 1, 1, 1))
     prediction[:, :, 7:] = False  # a box that leaves out part of one side only
-    assert hd95_mm(prediction, truth, spacing) == pytest.approx(brute_force_hd95(prediction, truth, spacing))
+    assert hausdorff(prediction, truth, spacing) == pytest.approx(brute_force_hd95(prediction, truth, spacing))
 
 
 def test_arguments_are_checked_and_left_alone():
     inputs = mask((1, 1, 1)), mask(np.s_[1:3, 1:3, 1:3])
     copies = [array.copy() for array in inputs]
-    hd95_mm(*inputs, (1, 1, 1))
+    hausdorff(*inputs, (1, 1, 1))
     overlap(*inputs)
     assert all((array == copy).all() for array, copy in zip(inputs, copies))
     with pytest.raises(ValueError, match="same shape"):
         confusion(np.ones((2, 3), bool), np.ones((3, 2), bool))
     with pytest.raises(ValueError, match="truth must be a bool array, not float64"):
         overlap(np.ones(3, bool), np.full(3, 0.3))
-    with pytest.raises(ValueError, match="mask must be a bool array"):
-        volume_ml(np.ones(3, np.uint8), (1,))
+    with pytest.raises(ValueError, match="prediction must be a bool array, not uint8"):
+        surface_distances(np.ones(3, np.uint8), np.ones(3, bool), (1,))
     for spacing in [(1, 1), (1, 1, 0), (1, 1, NAN), 1.0]:
         with pytest.raises(ValueError, match="3 positive numbers"):
-            hd95_mm(*inputs, spacing)
+            hausdorff(*inputs, spacing)

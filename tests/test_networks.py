@@ -1,38 +1,49 @@
-"""lib.networks: every name builds, has the right shape, and refuses what it cannot do."""
+"""lib.networks: every name builds, takes any size, leaves through ONNX unchanged, and refuses what it cannot do."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
-from lib.networks import make_network
+from lib.conversion import OPSET, quiet
+from lib.networks import make_network, scaled_size
+from lib.networks.window import WindowNetwork
 from lib.study import InputError, load_study
 
 
-def study_with(size=(32, 48), frames=3, **network):
-    study = load_study("flair_visibility", [f"data.size=[{size[0]}, {size[1]}]", f"window.frames={frames}"])
+def study_with(size=(32, 48), frames=3, scale=1.0, **network):
+    study = load_study("flair_visibility", [f"data.size=[{size[0]}, {size[1]}]", f"window.frames={frames}",
+                                            f"window.scale={scale}"])
     return dataclasses.replace(study, network=network)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5, 1.5])
+@pytest.mark.parametrize("size", [(32, 64), (37, 51)])
 @pytest.mark.parametrize("network", [{"name": "unet", "width": 4}, {"name": "unet", "width": 4, "bilinear": True},
                                      {"name": "unet", "width": 4, "depth": 2},
                                      {"name": "smp/Unet/resnet18", "encoder_depth": 3, "decoder_channels": [16, 8, 8]},
                                      {"name": "smp/DeepLabV3Plus/efficientnet-b0"}])
-def test_logits_have_the_size_of_the_frames(network):
-    made = make_network(study_with(size=(32, 64), **network), channels=2, outputs=3).eval()
-    logits = made(torch.zeros(2, 3, 2, 32, 64))["logits"]
-    assert logits.shape == (2, 3, 32, 64)
+def test_logits_have_the_size_of_the_frames(network, size, scale):
+    made = make_network(study_with(size=size, scale=scale, **network), channels=2, outputs=3).eval()
+    with torch.no_grad():
+        assert made(torch.zeros(2, 3, 2, *size))["logits"].shape == (2, 3, *size)
 
 
-def test_unet_has_the_parameters_of_the_paper():
+@pytest.mark.parametrize("channels, bilinear", [(1, False), (3, True)])
+def test_unet_has_the_parameters_of_the_paper(channels, bilinear):
     """64 to 1024 channels, two 3 x 3 convolutions per level: counted by hand, batch normalisation instead of biases."""
-    network = make_network(study_with(frames=1, name="unet"), channels=1, outputs=2).core
+    network = make_network(study_with(frames=1, name="unet", bilinear=bilinear), channels, outputs=2).core
+    assert [block[0].out_channels for block in network.down] == [64, 128, 256, 512, 1024]
+    assert network.down[0][0].in_channels == channels
     widths = [64, 128, 256, 512, 1024]
     pair = lambda entering, width: 9 * width * (entering + width) + 4 * width  # noqa: E731  (and two pairs of scales)
-    expected = sum(pair(c, w) for c, w in zip([1, *widths], widths))
-    expected += sum(4 * 2 * w * w + w + pair(2 * w, w) for w in widths[:-1]) + 64 * 2 + 2
+    expected = sum(pair(c, w) for c, w in zip([channels, *widths], widths))
+    expected += sum((1 if bilinear else 4) * 2 * w * w + w + pair(2 * w, w) for w in widths[:-1]) + 64 * 2 + 2
     assert sum(p.numel() for p in network.parameters()) == expected
 
 
@@ -43,13 +54,125 @@ def test_every_frame_of_the_window_reaches_the_network():
     assert (frames.grad.abs().sum(dim=(0, 3, 4)) > 0).all()
 
 
-@pytest.mark.parametrize("network, text", [({"name": "unet", "depth": 5}, "multiples of 32"),
-                                           ({"name": "unet", "widht": 8}, "did you mean width"),
+# --- the window: size ------------------------------------------------------------------------------------------------
+
+class Recorder(nn.Module):
+    """A core that notes what it sees, gives it back, and has outputs of other sizes."""
+
+    def __init__(self, multiple: int = 1, layout: str = "channels"):
+        super().__init__()
+        self.multiple, self.layout, self.seen = multiple, layout, None
+
+    def forward(self, frames):
+        self.seen = frames
+        flat = frames if self.layout == "channels" else frames[:, :, 0]
+        return {"logits": flat, "heat": 2 * flat, "coarse": flat[..., ::2, ::2], "scores": flat.mean(dim=(2, 3))}
+
+
+def test_sizes_after_scaling():
+    assert scaled_size((35, 29), 1.0) == (35, 29) and scaled_size((36, 30), 0.5) == (18, 15)
+    assert scaled_size((10, 7), 1.5) == (15, 10) and scaled_size((8, 9), 0.01) == (1, 1)  # 10.5 rounds to the even
+
+
+def test_frames_are_continued_by_their_last_rows_and_columns_and_logits_cropped():
+    core = Recorder(multiple=4)
+    frames = torch.randn(2, 1, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    outputs = WindowNetwork(core, "float16")(frames)
+    assert core.seen.shape == (2, 3, 8, 8)
+    assert np.array_equal(core.seen, np.pad(frames[:, 0].numpy(), [(0, 0), (0, 0), (0, 3), (0, 2)], mode="edge"))
+    assert torch.equal(outputs["logits"], frames[:, 0]) and torch.equal(outputs["heat"], 2 * frames[:, 0])
+    assert torch.equal(outputs["coarse"], core.seen[..., ::2, ::2]) and outputs["scores"].shape == (2, 3)
+
+
+def test_a_size_that_fits_is_left_alone():
+    core = Recorder(multiple=4)
+    frames = torch.randn(1, 1, 1, 8, 12)
+    assert torch.equal(WindowNetwork(core, "float16")(frames)["logits"], frames[:, 0]) and core.seen.shape[-2:] == (8, 12)
+
+
+def test_scaling_by_hand():
+    """Half of the columns 0 1 2 3 is 0.5 2.5; their bilinear double, with pixel centres kept, is 0.5 1 2 2.5."""
+    core = Recorder()
+    frames = torch.arange(4.0).expand(1, 1, 1, 4, 4)
+    outputs = WindowNetwork(core, "float16", scale=0.5)(frames)
+    assert core.seen[0, 0].tolist() == [[0.5, 2.5]] * 2
+    assert outputs["logits"][0, 0].tolist() == [[0.5, 1.0, 2.0, 2.5]] * 4
+    assert outputs["heat"][0, 0, 0].tolist() == [1.0, 2.0, 4.0, 5.0] and outputs["coarse"].shape[-2:] == (1, 1)
+
+
+def test_scaled_frames_are_padded_after_scaling():
+    core = Recorder(multiple=8)
+    outputs = WindowNetwork(core, "uint8", scale=0.5)(torch.full((1, 1, 1, 19, 30), 191.25))
+    assert core.seen.shape[-2:] == (16, 16) and outputs["logits"].shape == (1, 1, 19, 30)
+    assert torch.allclose(outputs["logits"], torch.ones(1))  # (191.25 - 127.5) / 63.75, and resizing keeps constants
+
+
+def test_clips_are_fitted_frame_by_frame():
+    core = Recorder(multiple=4, layout="clip")
+    frames = torch.randn(2, 3, 2, 10, 9, generator=torch.Generator().manual_seed(0))
+    outputs = WindowNetwork(core, "float16", scale=0.5)(frames)
+    half = functional.interpolate(frames[:, 1], (5, 4), mode="bilinear")
+    assert core.seen.shape == (2, 2, 3, 8, 4) and torch.equal(core.seen[:, :, 1, :5, :4], half)
+    assert outputs["logits"].shape == (2, 2, 10, 9)
+
+
+# --- ONNX ------------------------------------------------------------------------------------------------------------
+
+SMALL = [{"name": "unet", "width": 4}, {"name": "unet", "width": 4, "bilinear": True}, {"name": "smp/Unet/resnet18"},
+         {"name": "smp/Linknet/mobilenet_v2"}, {"name": "deeplabv3_resnet50"}]
+
+
+@pytest.mark.parametrize("network, channels, scale", [
+    *[(network, *kind) for network in SMALL for kind in ((1, 0.5), (3, 1.0))], ({"name": "deeplabv3_resnet101"}, 3, 0.5)])
+def test_onnx_says_what_the_network_says(network, channels, scale, tmp_path):
+    """Exported at an odd size as script 3 does, for any batch; differences are rounding (1e-4 of the largest logit)."""
+    import onnxruntime
+
+    torch.manual_seed(0)
+    made = make_network(study_with((35, 29), 1, scale, **network), channels, outputs=2).eval()
+    path = tmp_path / "network.onnx"
+    with quiet():
+        torch.onnx.export(made, (torch.zeros(2, 1, channels, 35, 29),), path, dynamo=True, opset_version=OPSET,
+                          external_data=False, input_names=["frames"], output_names=["logits"],
+                          dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    path.unlink()  # up to 240 MB
+    for batch in (1, 2, 5):
+        frames = torch.randn(batch, 1, channels, 35, 29)
+        with torch.no_grad():
+            expected = made(frames)["logits"].numpy()
+        found, = session.run(None, {"frames": frames.numpy()})
+        assert found.shape == (batch, 2, 35, 29)
+        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+# --- what cannot be --------------------------------------------------------------------------------------------------
+
+NAMES = "known: unet, deeplabv3_resnet50, deeplabv3_resnet101, smp/<Architecture>/<encoder>"
+
+
+@pytest.mark.parametrize("network, text", [({"name": "unet", "widht": 8}, "did you mean width"),
+                                           ({"name": "unet", "depth": 0}, "at least 1"),
+                                           ({"name": "deeplabv3_resnet50", "weight": "coco"}, "did you mean weights"),
                                            ({"name": "smp/Unet/resnet18", "encoder_dept": 3}, "did you mean encoder_depth"),
+                                           ({"name": "smp/Unet/resnet18", "encoder_weights": "imagnet"}, "encoder_weights"),
                                            ({"name": "smp/Nonet/resnet18"}, "expected smp/"),
                                            ({"name": "smp/Unet/resnet1800"}, "encoder"),
                                            ({"name": "smp/Unet/tu-no_such_model"}, "tu-no_such_model"),
-                                           ({"name": "alexnet"}, "unknown 'alexnet'")])
+                                           ({"name": "smp/PAN/resnet18"}, "cannot take frames of 32 x 48"),
+                                           ({"name": "deeplabv3_resnet5"}, "did you mean 'deeplabv3_resnet50'"),
+                                           ({"name": "unet/resnet18"}, NAMES), ({"name": "smp"}, NAMES),
+                                           ({"name": "alexnet"}, "unknown 'alexnet'; " + NAMES)])
 def test_a_network_that_cannot_be_is_an_input_error(network, text):
     with pytest.raises(InputError, match=text):
         make_network(study_with(**network), channels=2, outputs=3)
+
+
+@pytest.mark.parametrize("network", [{"name": "deeplabv3_resnet50"}, {"name": "smp/DeepLabV3/resnet18"},
+                                     {"name": "unet", "width": 4, "depth": 5}])  # whose last level is 1 x 1
+def test_one_sample_is_no_batch_where_single_values_are_normalised(network):
+    made = make_network(study_with(size=(32, 32), frames=1, **network), channels=1, outputs=1).train()
+    with pytest.raises(InputError, match="training.batch_size: found a training batch of one sample"):
+        made(torch.zeros(1, 1, 1, 32, 32))
+    assert made(torch.zeros(2, 1, 1, 32, 32))["logits"].shape == (2, 1, 32, 32)
+    assert made.eval()(torch.zeros(1, 1, 1, 32, 32))["logits"].shape == (1, 1, 32, 32)

@@ -10,7 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from lib.data.case import CaseError
 from lib.imaging.nifti import VolumeError, as_rgb, canonical_geometry, read_header, read_volume, write_like
+from lib.readers import make_reader
+from lib.study import Data, InputError
 
 SHAPE_XYZ, SPACING_XYZ, ORIGIN = (2, 3, 5), (0.5, 1.25, 3.0), (-11.0, 7.0, 20.0)
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
@@ -205,3 +208,36 @@ def test_what_is_no_volume_of_numbers_is_refused(tmp_path):
         nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
         with pytest.raises(VolumeError, match="expected .*number"):
             read_volume(path, read_header(path)["orientation"])
+
+
+def labelled_reader(classes):
+    reader = {"kind": "nifti_folders", "channels": {"ct": "ct"}, "truth": {"liver": "seg", "tumour": "seg"},
+              "brain_mask": "none"}
+    return make_reader(Data(reader=reader, classes=classes))
+
+
+def test_one_file_with_several_labels(tmp_path):
+    """A class's values come with its name; the outer region takes the inner one's value too."""
+    (tmp_path / "P1").mkdir()
+    save(tmp_path / "P1" / "ct.nii.gz")
+    labels = np.zeros(SHAPE_XYZ, np.uint8)
+    labels[0, 0, 0], labels[1, 1, 1:3] = 1, 2
+    affine = nibabel.load(tmp_path / "P1" / "ct.nii.gz").affine
+    nibabel.save(nibabel.Nifti1Image(labels, affine), tmp_path / "P1" / "seg.nii.gz")
+    reader = labelled_reader({"liver": [1, 2], "tumour": 2})
+    (header,) = reader.headers(tmp_path).headers
+    assert header.geometry.shape == (5, 3, 2) and not header.geometry.flat and header.geometry.turn == 2
+    case = reader.read(tmp_path, header)
+    assert {name: int(mask.sum()) for name, mask in case.truth.items()} == {"liver": 3, "tumour": 2}
+    with pytest.raises(CaseError) as caught:
+        labelled_reader(("liver", "tumour")).read(tmp_path, header)
+    assert "say in data.classes which values mean it, such as {liver: 2}" in str(caught.value.problem)
+    assert reader.expected.startswith("a folder per patient holding ct")
+
+
+@pytest.mark.parametrize("classes", [{"liver": "red", "tumour": 2}, {"liver": 1.5, "tumour": 2}, {"liver": [], "tumour": 2}])
+def test_labels_are_whole_numbers(classes):
+    with pytest.raises(InputError, match="data.classes.liver: found .*, expected the mask value"):
+        labelled_reader(classes)
+    with pytest.raises(InputError, match="at least one class"):
+        labelled_reader(())

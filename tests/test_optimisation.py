@@ -136,7 +136,7 @@ def test_bad_options_are_input_errors(schedule, options, message):
 
 
 @pytest.mark.parametrize("name, kind", [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam),
-                                        ("adamw", torch.optim.AdamW)])
+                                        ("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)])
 def test_optimisers_take_the_study_s_settings(name, kind):
     optimizer = make_optimizer(network(), Training(optimizer=name, learning_rate=0.25, weight_decay=0.5, momentum=0.75))
     assert type(optimizer) is kind
@@ -162,3 +162,19 @@ def test_one_step_of_sgd_by_hand():
     weight.grad = torch.tensor([2.0])
     optimizer.step()
     assert weight.item() == pytest.approx(0.525)
+
+
+def test_two_steps_of_rmsprop_by_hand():
+    """Decay 0.5, momentum 0.9, smoothing 0.99 (torch's), gradients 1.5 and then what makes 2 with the decay:
+    v = 0.01 * 2^2, b = 2 / sqrt(v) = 10, w = 1 - 0.1 * 10 = 0; v = 0.99 v + 0.01 * 4, b = 0.9 * 10 + 2 / sqrt(v)."""
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    model = torch.nn.Module()
+    model.register_parameter("weight", weight)
+    chosen = Training(optimizer="rmsprop", learning_rate=0.1, weight_decay=0.5, momentum=0.9)
+    optimizer = make_optimizer(model, chosen)
+    weight.grad = torch.tensor([1.5])
+    optimizer.step()
+    assert weight.item() == pytest.approx(0, abs=1e-6)
+    weight.grad = torch.tensor([2.0])
+    optimizer.step()
+    assert weight.item() == pytest.approx(-0.1 * (9 + 2 / math.sqrt(0.99 * 0.04 + 0.04)), rel=1e-5)

@@ -109,7 +109,7 @@ def test_volumes_of_cases_are_those_of_the_files(prepared):
         folder = prepared.patients / row["case"]
         voxel_ml = abs(np.linalg.det(nibabel.load(folder / "b1000.nii.gz").affine[:3, :3])) / 1000
         for name, mask in raw_truth(folder).items():
-            assert float(row[f"volume_ml_{name}"]) == pytest.approx(mask.sum() * voxel_ml, rel=1e-5)
+            assert float(row[f"size_{name}"]) == pytest.approx(mask.sum() * voxel_ml, rel=1e-5)
 
 
 def test_what_was_skipped_is_listed_and_the_next_command_said(prepared, tmp_path):
@@ -144,11 +144,11 @@ def test_what_has_changed_is_named_and_redone(prepared, tmp_path):
     voxels = np.asarray(image.dataobj).copy()
     voxels[voxels.shape[0] // 2 - 6:, 30:34, 3:5] = 1
     nibabel.save(nibabel.Nifti1Image(voxels, image.affine, image.header), roi)
-    before = float(table(place.space.prepared / "cases.csv")[0]["volume_ml_stroke"])
+    before = float(table(place.space.prepared / "cases.csv")[0]["size_stroke"])
     quick = ("--set", "report.figures=false")
     text = run_script("1", *PREPARE, *quick, cwd=tmp_path).stdout
     assert "Patient_01" in text and "stroke_roi" in text and "Patient_02" not in text
-    assert float(table(place.space.prepared / "cases.csv")[0]["volume_ml_stroke"]) > before
+    assert float(table(place.space.prepared / "cases.csv")[0]["size_stroke"]) > before
     shutil.rmtree(place.patients / "Patient_06")
     assert "Patient_06" in run_script("1", *PREPARE, *quick, cwd=tmp_path).stdout
     assert len(table(place.space.prepared / "cases.csv")) == 6
@@ -268,7 +268,7 @@ def test_models_are_whole_and_say_what_they_are(converted):
         model = onnx.load(path)
         meta = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
         assert meta["fold"] == fold and meta["fingerprint"] == manifest["fingerprint"] and meta["classes"] == list(CLASSES)
-        assert meta["study"]["window"] == {"frames": 3, "stride": 1} and meta["input"]["size"] == [32, 32]
+        assert meta["study"]["window"] == {"frames": 3, "stride": 1, "scale": 1} and meta["input"]["size"] == [32, 32]
         assert set(meta["calibration"]["threshold"]) == set(CLASSES) and len(meta["test_patients"]) >= 16
         row = table(converted.space.run(RUN) / "crossvalidation.csv")[fold]
         assert meta["epoch"] == int(row["best_epoch"]) and meta["score"] == pytest.approx(float(row["score"]))

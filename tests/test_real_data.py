@@ -42,8 +42,8 @@ def test_isles22_is_prepared_with_plausible_brains_and_all_of_its_lesions(isles)
     for row in rows:
         roi = nibabel.load(ISLES / row["case"] / "stroke_roi.nii.gz")
         drawn_ml = (np.asarray(roi.dataobj) > 0.5).sum() * np.prod(roi.header.get_zooms()[:3]) / 1000
-        assert 900 < float(row["volume_ml_brain"]) < 1900  # 1185 and 1444 mL when this was written
-        assert 0.95 * drawn_ml <= float(row["volume_ml_stroke"]) <= 1.001 * drawn_ml > 0
+        assert 900 < float(row["size_brain"]) < 1900  # 1185 and 1444 mL when this was written
+        assert 0.95 * drawn_ml <= float(row["size_stroke"]) <= 1.001 * drawn_ml > 0
 
 
 def test_isles22_results_lie_on_the_source_grid_and_are_scored(isles):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib.data.case import Case, Header
+from lib.data.case import Case, Geometry, Header
 from lib.imaging.geometry import Fit
 from lib.study import Data, Folds, InputError
 from lib.tasks.segmentation import THRESHOLDS, Prediction, Segmentation
@@ -33,7 +33,7 @@ def exclusive(*classes: str, **keys) -> Segmentation:
 
 
 def case_of(shape=(1, 1, 4), grid=None, spacing=(1.0, 1.0, 1.0), patient="p"):
-    return SimpleNamespace(shape=shape, spacing_mm=spacing, patient=patient, fit=Fit.of(shape[1:], grid or shape[1:]))
+    return SimpleNamespace(geometry=Geometry(shape, spacing), patient=patient, fit=Fit.of(shape[1:], grid or shape[1:]))
 
 
 def masks(*rows: str) -> np.ndarray:
@@ -47,7 +47,7 @@ def predicted(truth: np.ndarray, probabilities=None, thresholds=HALVES) -> Predi
 
 def raw_case(**truth: np.ndarray) -> Case:
     first = next(iter(truth.values()))
-    header = Header("c", "p", {}, first.shape, 1, (1.0, 1.0, 1.0))
+    header = Header("c", "p", {}, Geometry(first.shape, (1.0, 1.0, 1.0)), 1)
     return Case(header, np.zeros((1, *first.shape), np.float32), truth)
 
 
@@ -212,11 +212,11 @@ def test_presence_is_judged_by_volume():
     """Two voxels of 0.1 mL: present above the threshold, not at it."""
     case = case_of(spacing=(1.0, 10.0, 10.0))
     for limit, expected in ((0.1, 1), (0.2, 0), (0.3, 0)):
-        task = regions("a", presence=("a",), calibration={"presence_ml": {"a": limit}})
+        task = regions("a", presence=("a",), calibration={"presence": {"a": limit}})
         rows = task.score(predicted(masks("1100")), masks("0001"), case)
         assert (rows["a", "present"], rows["a", "present_true"]) == (expected, 1)
         assert task.measure(predicted(masks("1100")), case)["a", "present"] == expected
-    default = regions("a", presence=("a",), presence_default_ml=0.15)
+    default = regions("a", presence=("a",), presence_default=0.15)
     assert default.score(predicted(masks("1000")), masks("0000"), case)["a", "present"] == 0
 
 
@@ -231,7 +231,7 @@ def test_a_case_without_truth_is_measured():
 
 def test_set_scores_by_hand():
     """Five patients; truth in three; volumes rank two of them above, one below the empty ones."""
-    task = regions("a", presence=("a",), calibration={"presence_ml": {"a": 0.15}})
+    task = regions("a", presence=("a",), calibration={"presence": {"a": 0.15}})
     pairs = (("11110", "11110"), ("11000", "11000"), ("00000", "00001"), ("10000", "00000"), ("11100", "00000"))
     rows = task.score_set([task.evidence(predicted(masks(p)), masks(t), case_of((1, 1, 5), spacing=(1.0, 10.0, 10.0), patient=str(i)))
                            for i, (p, t) in enumerate(pairs)])
@@ -245,7 +245,7 @@ def test_set_scores_by_hand():
 
 def test_evidence_of_each_fold_keeps_its_own_threshold():
     case = case_of(spacing=(1.0, 10.0, 10.0))
-    strict, loose = (regions("a", presence=("a",), calibration={"presence_ml": {"a": ml}}) for ml in (0.25, 0.05))
+    strict, loose = (regions("a", presence=("a",), calibration={"presence": {"a": ml}}) for ml in (0.25, 0.05))
     evidence = [strict.evidence(predicted(masks("1100")), masks("0000"), case),
                 loose.evidence(predicted(masks("1000")), masks("1000"), case_of(spacing=(1.0, 10.0, 10.0), patient="q"))]
     rows = strict.score_set(evidence)
@@ -274,7 +274,7 @@ def calibrated(task: Segmentation, *cases) -> dict:
 ])
 def test_the_threshold_that_parts_lesion_and_rest_is_found(inside, outside, best):
     found = calibrated(regions("a"), ([[inside, inside, outside, outside]], ["1100"]))
-    assert found == {"threshold": {"a": best}, "presence_ml": {}, "cases": 1}
+    assert found == {"threshold": {"a": best}, "presence": {}, "cases": 1}
 
 
 def test_empty_truth_does_not_move_the_threshold():
@@ -299,18 +299,18 @@ def test_a_child_in_the_list_of_largest_is_calibrated_as_it_is_decoded():
     brain = [0.95] * 8
     sick = ([brain, [0.85, 0.85, 0.85, 0.05, 0.05, 0.85, 0.05, 0.05]], ["11111111", "11100000"])
     well = ([brain, [0.85, 0.05, 0.85, 0.05, 0.85, 0.05, 0.05, 0.05]], ["11111111", "00000000"])
-    assert calibrated(task, sick, well)["presence_ml"]["stroke"] == pytest.approx(0.2)
+    assert calibrated(task, sick, well)["presence"]["stroke"] == pytest.approx(0.2)
 
 
 def test_the_presence_threshold_lies_between_sick_and_well():
     """Volumes at the chosen threshold: 0.1 mL and 0.2 mL in the well, 0.4 mL in the sick: midway is 0.3 mL."""
-    task = regions("a", presence=("a",), presence_default_ml=7.0)
+    task = regions("a", presence=("a",), presence_default=7.0)
     low, high = 0.05, 0.95
     found = calibrated(task, ([[high, high, high, high]], ["1111"]), ([[high, high, low, low]], ["0000"]),
                        ([[high, low, low, low]], ["0000"]))
-    assert found["presence_ml"]["a"] == pytest.approx(0.3) and found["cases"] == 3
+    assert found["presence"]["a"] == pytest.approx(0.3) and found["cases"] == 3
     only_sick = calibrated(task, ([[high, high, high, high]], ["1111"]))
-    assert only_sick["presence_ml"] == {"a": 7.0}  # nothing to part: the default
+    assert only_sick["presence"] == {"a": 7.0}  # nothing to part: the default
 
 
 def test_no_validation_cases_no_thresholds():
@@ -321,7 +321,7 @@ def test_no_validation_cases_no_thresholds():
 
 def test_exclusive_classes_need_no_threshold():
     found = calibrated(exclusive("a", "b"), ([[0.9, 0.1, 0.1], [0.05, 0.8, 0.1]], ["100", "010"]))
-    assert found == {"threshold": {}, "presence_ml": {}, "cases": 1}
+    assert found == {"threshold": {}, "presence": {}, "cases": 1}
 
 
 def test_thresholds_are_tenths():
@@ -333,7 +333,7 @@ def test_thresholds_are_tenths():
 def test_strata_by_hand():
     """Stroke volumes that are not 0: 1, 2, 3, 10 mL; tertile bounds 2 and 3. Visible shares 0, 1/4, 1/2, 9/10."""
     volumes = {"a": (0, 0), "b": (1, 0), "c": (2, 0.5), "d": (3, 1.5), "e": (10, 9)}
-    facts = [{"volume_ml_brain": 1000, "volume_ml_stroke": s, "volume_ml_visible": v} for s, v in volumes.values()]
+    facts = [{"size_brain": 1000, "size_stroke": s, "size_visible": v} for s, v in volumes.values()]
     found = stroke().strata(list(volumes), facts)
     assert found == {
         "a": ["stroke none, visible none", "stroke none", "stroke absent"],
@@ -346,14 +346,14 @@ def test_strata_by_hand():
 
 def test_cases_of_one_patient_count_together():
     """p: 1 + 3 mL of stroke with 0 + 3 mL visible."""
-    facts = [{"volume_ml_stroke": s, "volume_ml_visible": v} for s, v in ((1, 0), (0, 0), (3, 3))]
+    facts = [{"size_stroke": s, "size_visible": v} for s, v in ((1, 0), (0, 0), (3, 3))]
     found = stroke().strata(["p", "q", "p"], facts)
     assert list(found) == ["p", "q"]
     assert found["p"][0].endswith("visible most") and found["q"][0] == "stroke none, visible none"
 
 
 def test_strata_of_a_cohort_without_lesions():
-    found = regions("a").strata(["p", "q"], [{"volume_ml_a": 0}] * 2)
+    found = regions("a").strata(["p", "q"], [{"size_a": 0}] * 2)
     assert found == {name: ["a none", "a none", "a absent"] for name in "pq"}
 
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals, thresholds, agreement and the summary table against values worked out by hand."""
+"""Bootstrap intervals, thresholds, agreement, its limits and the summary table against values worked out by hand."""
 
 import warnings
 
@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from lib.evaluation import statistics
+from lib.evaluation.agreement import agreement, limits_of_agreement
 from lib.evaluation.statistics import (
     SUMMARY_COLUMNS, binary_agreement, bootstrap_interval, summarise, youden_threshold,
 )
@@ -287,3 +288,85 @@ def test_summary_refuses_tables_it_would_misread():
         summarise([*SETS, SETS[2]])
     with pytest.raises(ValueError, match="pooled"):
         summarise([result("pooled", "a", 0.5)])
+
+
+# agreement
+
+def read_off(patient, predicted, true, fold=0, metric="nt_mm", case=None):
+    return [result(fold, patient, predicted, metric, case=case),
+            result(fold, patient, true, metric + "_true", case=case)]
+
+
+# Errors 1, -1, 2, 2 of patients a, b, c, c: bias 1, absolute 1.5; deviations 0, -2, 1, 1: SD sqrt(6 / 3).
+PAIRS = [*read_off("a", 3.0, 2.0), *read_off("b", 1.0, 2.0), *read_off("c", 5.0, 3.0, 1, case="c1"),
+         *read_off("c", 6.0, 4.0, 1, case="c2")]
+# and one without a prediction, two without a truth, one without either
+GAPS = [*read_off("d", NAN, 2.0), *read_off("e", 2.0, NAN), *read_off("f", 2.0, NAN), *read_off("g", NAN, NAN)]
+
+
+def numbers(rows, patient=""):
+    return {row["metric"]: row["value"] for row in rows if row["patient"] == patient}
+
+
+def test_agreement_of_cases_and_set_by_hand():
+    derived = agreement(PAIRS + GAPS)
+    assert numbers(derived, "a") == {"nt_mm_error": 1, "nt_mm_abs_error": 1}
+    assert numbers(derived, "b") == {"nt_mm_error": -1, "nt_mm_abs_error": 1}
+    assert all(np.isnan(list(numbers(derived, name).values())).all() for name in "defg")
+    spread = 1.96 * 2 ** 0.5
+    assert numbers(derived) == pytest.approx({"nt_mm_loa_low": 1 - spread, "nt_mm_loa_high": 1 + spread,
+                                              "nt_mm_missed": 1, "nt_mm_spurious": 2})
+    assert all(set(row) == set(PAIRS[0]) and type(row["value"]) is float for row in derived)
+    (case,) = [row for row in derived if row["case"] == "c2" and row["metric"] == "nt_mm_error"]
+    assert case == result(1, "c", 2.0, "nt_mm_error", case="c2")
+    assert all([row[key] for key in ("study", "run", "fold", "case")] == ["s", "r", "", ""]
+               for row in derived if row["patient"] == "")
+
+
+def test_agreement_is_summarised():
+    rows = PAIRS + GAPS
+    summary = summarise(rows + agreement(rows)).set_index("metric")
+    assert list(summary.index) == ["nt_mm", "nt_mm_true", "nt_mm_error", "nt_mm_abs_error", "nt_mm_loa_low",
+                                   "nt_mm_loa_high", "nt_mm_missed", "nt_mm_spurious"]
+    bias, absolute, low, missed = (summary.loc[f"nt_mm_{name}"] for name in ("error", "abs_error", "loa_low", "missed"))
+    # fold 0: errors 1 and -1; fold 1: 2 and 2
+    assert (bias["folds"], bias["mean"], bias["estimate"], bias["patients"]) == approx(2, 1, 1, 3)
+    assert (absolute["mean"], absolute["sd"], absolute["estimate"]) == approx(1.5, 0.5 ** 0.5, 1.5)
+    # Resamples of a (1), b (-1), c (2 and 2): from -1 (bbb) to 2 (ccc), each 1 in 27.
+    assert (bias["ci_low"], bias["ci_high"]) == approx(-1, 2)
+    assert (low["folds"], low["mean"], low["estimate"]) == approx(0, NAN, 1 - 1.96 * 2 ** 0.5)
+    assert pd.isna(low["patients"]) and missed["estimate"] == 1
+
+
+def test_what_has_no_truth_beside_it_has_no_agreement():
+    assert agreement([]) == [] and agreement(CASES + SETS) == []
+    alone = [result(0, "z", 7.0, "nt_mm")]  # a case without truth among others
+    assert agreement(PAIRS + alone) == agreement(PAIRS)
+    # yes or no, another class's truth, and rows of the whole set
+    assert agreement(read_off("a", 1.0, 0.0, metric="present")) == []
+    assert agreement([result(0, "a", 1.0, "x", "one"), result(0, "a", 1.0, "x_true", "two")]) == []
+    assert agreement([result(0, "", 1.0, "x"), result(0, "", 1.0, "x_true")]) == []
+    # a true value without a predicted row is missed too
+    assert numbers(agreement([*PAIRS, result(0, "z", 2.0, "nt_mm_true")]))["nt_mm_missed"] == 1
+
+
+def test_agreement_keeps_classes_metrics_and_folds_apart():
+    rows = [{**row, "class": name, "metric": row["metric"].replace("nt_mm", metric)}
+            for name, metric in (("x", "nt_mm"), ("x", "nt_px"), ("y", "nt_mm")) for row in PAIRS]
+    derived = agreement(rows)
+    found = list(dict.fromkeys((row["class"], row["metric"]) for row in derived if "_missed" in row["metric"]))
+    assert found == [("x", "nt_mm_missed"), ("x", "nt_px_missed"), ("y", "nt_mm_missed")]
+    assert len(derived) == 3 * (4 + 4 + 4)
+    # one case held by two folds
+    twice = agreement([*read_off("a", 3.0, 2.0, fold=0), *read_off("a", 7.0, 2.0, fold=1)])
+    assert [(row["fold"], row["value"]) for row in twice if row["metric"] == "nt_mm_error"] == [(0, 1), (1, 5)]
+
+
+def test_limits_of_agreement():
+    assert limits_of_agreement([1.0, 2.0, 3.0, NAN]) == approx(2 - 1.96, 2 + 1.96)
+    assert limits_of_agreement([1.0, 1.0, 1.0]) == approx(1, 1)
+    for few in ([], [NAN, NAN, NAN], [1.0, 2.0], [1.0, 2.0, NAN]):
+        assert limits_of_agreement(few) == approx(NAN, NAN)
+    normal = np.random.default_rng(0).normal(3, 2, size=20_000)
+    low, high = limits_of_agreement(normal)
+    assert ((normal > low) & (normal < high)).mean() == pytest.approx(0.95, abs=0.005)

@@ -80,7 +80,7 @@ def test_a_wrong_type_names_key_and_what_was_expected(tmp_path, override, key, e
 
 
 @pytest.mark.parametrize("override", [
-    "data.encoding=region", "data.intensity=z-score", "data.store=float32", "data.classes=[]",
+    "data.encoding=region", "data.intensity=z-score", "data.store=float32",
     "data.classes=[lesion, lesion]", "data.inside={lesion: brain}", "data.inside={lesion: lesion}", "data.size=[4, 64]",
     "data.folds.k=1", "data.folds.valid_proportion=1", "data.folds.valid_proportion=-0.1", "window.frames=0",
     "window.stride=0", "training.epochs=0", "training.batch_size=0", "training.accumulate=0",

@@ -56,7 +56,7 @@ def test_writing_json_that_cannot_be_leaves_the_old_file(tmp_path):
     assert read_json(path) == {"a": [1, None, "é"]}
 
 
-def build(folder: Path, text: str = "new", keep: str = "") -> None:
+def build(folder: Path, text: str = "new", keep: tuple[str, ...] = ()) -> None:
     with building(folder, keep) as partial:
         assert partial != folder and list(partial.iterdir()) == []
         (partial / "a.txt").write_text(text)
@@ -84,7 +84,7 @@ def test_building_keeps_what_it_is_told_to(tmp_path):
     folder = tmp_path / "results"
     build(folder, "old")
     write_text(folder / "predict-new" / "b.txt", "of another command")
-    build(folder, "new", keep="predict-*")
+    build(folder, "new", keep=("predict-*",))
     assert content(tmp_path) == {"results/a.txt": "new", "results/predict-new/b.txt": "of another command"}
 
 
@@ -127,13 +127,13 @@ def test_a_kill_at_any_rename_loses_nothing(tmp_path, monkeypatch, moment):
 
     monkeypatch.setattr(workspace.os, "replace", replace)
     try:
-        build(folder, "new", keep="predict-*")
+        build(folder, "new", keep=("predict-*",))
     except Killed:
         pass
     monkeypatch.undo()
     survivor = folder if folder.exists() else tmp_path / ".results.foldscan-replaced"
     assert (survivor / "a.txt").read_text() in ("old", "new")
-    build(folder, "newest", keep="predict-*")
+    build(folder, "newest", keep=("predict-*",))
     assert content(tmp_path) == {"results/a.txt": "newest", "results/predict-new/b.txt": "hours of work"}
 
 
@@ -170,10 +170,11 @@ def prepared_folder(space: Workspace) -> dict:
         np.save(folder / "frames.npy", np.zeros((2, 1, 8, 8), np.float16))
         np.save(folder / "targets.npy", np.zeros((2, 1, 8, 8), np.uint8))
         (folder / "truth").mkdir()
-        np.save(folder / "truth" / "000000.npy", np.packbits(truth))
+        np.save(folder / "truth" / "000000.npy", np.packbits(truth, axis=-1))
         write_table(folder / "samples.csv", ["sample", "case", "patient", "frame", "series_start", "series_stop"],
                     [dict(sample=i, case="c", patient="p", frame=i, series_start=0, series_stop=2) for i in (0, 1)])
-        geometry = {"shape": [2, 3, 3], "spacing_mm": [5, 1, 1], "turn": 2, "source": {}}
+        geometry = {"shape": [2, 3, 3], "spacing_mm": [5, 1, 1], "flat": False, "turn": 2,
+                    "source": {}}
         write_table(folder / "cases.csv", ["case", "patient", "samples", "files", "geometry", "content"],
                     [dict(case="c", patient="p", samples=2, files="{}", geometry=json.dumps(geometry), content="x")])
         write_table(folder / "folds.csv", ["patient", "fold", "stratum"], [dict(patient="p", fold=0, stratum="s")])
@@ -218,8 +219,8 @@ def test_prepared_data_is_opened_as_it_was_written(tmp_path):
     prepared, study = open_prepared(space, prepared_folder(space), [])
     assert (prepared.fingerprint, prepared.channels, len(prepared.samples)) == ("f", 1, 2)
     [case] = prepared.cases
-    assert (case.case, case.patient, case.shape, case.spacing_mm, case.samples) == ("c", "p", (2, 3, 3), (5, 1, 1),
-                                                                                    slice(0, 2))
+    assert (case.case, case.patient, case.samples) == ("c", "p", slice(0, 2))
+    assert (case.geometry.shape, case.geometry.spacing_mm, case.geometry.turn) == ((2, 3, 3), (5, 1, 1), 2)
     assert np.argwhere(prepared.truth(case)).tolist() == [[0, 1, 2, 0]]
     assert prepared.patients(0, "test") == ["p"] and prepared.cases_of(1, "train") == [case]
     assert len(prepared.samples_of(prepared.cases_of(0, "train"))) == 0

@@ -1,4 +1,4 @@
-"""Deal patients into K stratified folds, and draw a validation set for each fold. A patient is never split."""
+"""Who is where: K stratified folds with a validation set each, or the raw data's own subsets. A patient is never split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Sequence
 
 import numpy as np
 
+from lib.data.case import Header
 from lib.study import Folds, InputError
+
 
 def deal_folds(patients: Sequence[str], strata: Sequence[Sequence[str]], folds: Folds) -> dict[str, int]:
     """patient -> the fold that tests it, stratified and seeded.
@@ -47,8 +49,9 @@ def merge_rare(strata: Sequence[Sequence[str]], least: int) -> list[str]:
     return [label or "other" for label in labels]
 
 
-def draw_validation(test_fold: dict[str, int], strata: dict[str, Sequence[str]], folds: Folds) -> list[set[str]]:
-    """Validation patients of each fold: a stratified share of the patients that the fold does not test.
+def draw_validation(test_fold: dict[str, int], strata: dict[str, Sequence[str]], folds: Folds,
+                    count: int | None = None) -> list[set[str]]:
+    """Validation patients of each of `count` folds (default: all): a stratified share of those it does not test.
 
     Patients that have validated least often go first, so that with three folds or more every patient trains in
     some fold (with two folds each patient is free in one fold only, and its validation patients never train).
@@ -56,7 +59,7 @@ def draw_validation(test_fold: dict[str, int], strata: dict[str, Sequence[str]],
     """
     validated = Counter()
     drawn = []
-    for fold in range(folds.k):
+    for fold in range(folds.k if count is None else count):
         random = np.random.default_rng([folds.seed, fold, 20])
         rest = sorted(p for p, f in test_fold.items() if f != fold)
         wanted = round(folds.valid_proportion * len(rest))
@@ -75,7 +78,7 @@ def draw_validation(test_fold: dict[str, int], strata: dict[str, Sequence[str]],
         for stratum, members in by_stratum.items():
             order = sorted(members, key=lambda p: (validated[p], random.random()))
             chosen.update(order[:quota[stratum]])
-        if folds.k > 2:  # free in K-1 folds, a patient may validate in K-2 and still train in one
+        if count is None and folds.k > 2:  # free in K-1 folds, a patient may validate in K-2 and still train in one
             chosen = _spare(chosen, rest, validated, folds.k - 2, random)
         validated.update(chosen)
         drawn.append(chosen)
@@ -97,3 +100,40 @@ def split_rows(test_fold: dict[str, int], validation: list[set[str]]) -> list[di
             subset = "test" if tested_in == fold else "validation" if patient in drawn else "train"
             rows.append({"fold": fold, "patient": patient, "subset": subset})
     return rows
+
+
+def predefined_subsets(headers: Sequence[Header], patients: Sequence[str]) -> dict[str, str]:
+    """patient -> train, validation or test, where the raw data says so; else {}.
+
+    Raises InputError for a patient (or one and the same image) in two of them.
+    """
+    subsets: dict[str, tuple[str, str]] = {}  # patient -> subset, and the case that says so
+    for header, patient in zip(headers, patients):
+        if header.subset:
+            subset, case = subsets.setdefault(patient, (header.subset, header.case))
+            if subset != header.subset:
+                raise InputError(f"patient {patient} is in two subsets: {case} in {subset}, {header.case} in "
+                                 f"{header.subset}. A model would be judged on a patient it knows: move one of them, or "
+                                 "let FoldScan deal all of it into folds with --set data.folds.pool=true")
+    return {patient: subset for patient, (subset, _) in subsets.items()}
+
+
+def subset_rows(subsets: dict[str, str], strata: dict[str, Sequence[str]], folds: Folds) -> tuple[list[dict], list[str]]:
+    """Rows of splits.csv of the one fold that predefined subsets make, and what the user should know.
+
+    Where none is for validation, a share of the training patients is drawn. Raises InputError without training
+    patients.
+    """
+    counts, notes = Counter(subsets.values()), []
+    if not counts["train"]:
+        raise InputError("no training cases: the predefined subsets hold only " + " and ".join(sorted(counts)))
+    drawn: set[str] = set()
+    if not counts["validation"]:
+        rest = {patient: strata[patient] for patient, subset in subsets.items() if subset == "train"}
+        drawn = draw_validation(dict.fromkeys(rest, -1), rest, folds, count=1)[0]
+        notes.append(f"no validation folder: {len(drawn)} of {counts['train']} training patients validate" if drawn else
+                     "no validation folder, and too few patients to draw from: the LAST epoch will be kept")
+    if not counts["test"]:
+        notes.append("no test folder: script 4 will score the validation cases, which have chosen the epoch")
+    rows = [{"fold": 0, "patient": p, "subset": "validation" if p in drawn else s} for p, s in subsets.items()]
+    return rows, notes

@@ -18,6 +18,7 @@ def to_grid(case: Case, fit: Fit, study: Study, out: np.ndarray) -> None:
     for index, native in enumerate(case.frames):
         air = 0.0
         if data.intensity == "zscore":
+            native = native.astype(np.float32, copy=False)
             try:
                 mean, deviation = zscore_parameters(native, case.foreground)
             except ValueError as error:
@@ -25,7 +26,8 @@ def to_grid(case: Case, fit: Fit, study: Study, out: np.ndarray) -> None:
             native = zscore(native, mean, deviation, data.clip)
             air = float(zscore(0.0, mean, deviation, data.clip))  # the margin gets what air has, not the brain's mean
         grid = fit.fit(native, outside=air)
-        out[:, index] = np.clip(np.rint(grid), 0, 255) if data.store == "uint8" else grid
+        rounded = data.store == "uint8" and grid.dtype != np.uint8
+        out[:, index] = np.clip(np.rint(grid), 0, 255) if rounded else grid
 
 
 def content_hash(case: Case) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from lib.data.case import Geometry
 from lib.imaging.geometry import Fit
 from lib.study import InputError, Study, build, differences
 from lib.workspace import Workspace, read_manifest, read_table, require_manifest, text_hash
@@ -16,14 +17,11 @@ from lib.workspace import Workspace, read_manifest, read_table, require_manifest
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """A row of cases.csv. shape: (frames, rows, columns) native; samples: its rows in samples.csv and targets.npy."""
+    """A row of cases.csv. fit: from its native pixels into the grid; samples: its rows in samples.csv and targets.npy."""
     index: int
     case: str
     patient: str
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    source: dict
-    turn: int
+    geometry: Geometry
     fit: Fit
     samples: slice
     content: str
@@ -77,12 +75,10 @@ class Prepared:
         size = tuple(self.manifest["study"]["data"]["size"])
         records, first = [], 0
         for index, row in enumerate(read_table(self.folder / "cases.csv")):
-            geometry = json.loads(row["geometry"])
-            shape, spacing = tuple(geometry["shape"]), tuple(geometry["spacing_mm"])
+            geometry = read_geometry(row["geometry"])
             stop = first + int(row["samples"])
-            records.append(CaseRecord(index, row["case"], row["patient"], shape, spacing, geometry["source"],
-                                      geometry["turn"], Fit.of(shape[1:], size, spacing[1:]), slice(first, stop),
-                                      row["content"]))
+            records.append(CaseRecord(index, row["case"], row["patient"], geometry, fit_of(geometry, size),
+                                      slice(first, stop), row["content"]))
             first = stop
         return records
 
@@ -116,21 +112,43 @@ class Prepared:
         return self.samples.take(np.concatenate(rows) if rows else np.empty(0, np.int64))
 
     def truth(self, case: CaseRecord) -> np.ndarray:
-        """Native truth of a case: bool (classes, frames, rows, columns)."""
-        shape = (len(self.manifest["study"]["data"]["classes"]), *case.shape)
-        path = self.folder / "truth" / f"{case.index:06d}.npy"
+        """Native truth of a case, as the task made it; of a segmentation bool (classes, frames, rows, columns)."""
+        path = truth_path(self.folder, case.index)
         try:
             packed = np.load(path)
         except (OSError, ValueError):
             raise InputError(f"{path} cannot be read: run script 1 again") from None
-        if packed.dtype != np.uint8 or packed.shape != (-(-int(np.prod(shape)) // 8),):
+        if packed.dtype != np.uint8:
+            return packed
+        *others, columns = case.geometry.shape
+        if list(packed.shape[-3:]) != [*others, -(-columns // 8)]:
             raise InputError(f"{path} does not hold the truth of {case.case}: run script 1 again")
-        return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).astype(bool)
+        return np.unpackbits(packed, axis=-1, count=columns).view(bool)
 
 
-def pack_truth(truth: np.ndarray) -> np.ndarray:
-    """bool (classes, frames, rows, columns) -> uint8, eight voxels to the byte."""
-    return np.packbits(truth)
+def truth_path(folder: Path, index: int) -> Path:
+    return folder / "truth" / f"{index:06d}.npy"
+
+
+def save_truth(folder: Path, index: int, truth: np.ndarray) -> None:
+    """Write the native truth of a case; masks, bool (..., frames, rows, columns), eight pixels of a row to the byte."""
+    np.save(truth_path(folder, index), np.packbits(truth, axis=-1) if truth.dtype == bool else truth)
+
+
+def fit_of(geometry: Geometry, size: tuple[int, int]) -> Fit:
+    """How a case's frames lie in the study's grid."""
+    return Fit.of(geometry.shape[1:], size, geometry.spacing[1:])
+
+
+def geometry_text(geometry: Geometry) -> str:
+    """As cases.csv holds it."""
+    return json.dumps(asdict(geometry))
+
+
+def read_geometry(text: str) -> Geometry:
+    found = json.loads(text)
+    spacing = found.pop("spacing_mm")
+    return Geometry(tuple(found.pop("shape")), spacing and tuple(spacing), **found)
 
 
 def open_prepared(space: Workspace, study: Study, overrides: list[str], preload: bool = False) -> tuple[Prepared, Study]:

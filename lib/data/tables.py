@@ -6,36 +6,47 @@ import json
 from pathlib import Path
 
 from lib.data.case import CaseProblem, Header
-from lib.data.folds import deal_folds, draw_validation, split_rows
-from lib.study import InputError, Study
+from lib.data.folds import deal_folds, draw_validation, predefined_subsets, split_rows, subset_rows
+from lib.data.store import geometry_text
+from lib.study import Folds, Study
 from lib.workspace import write_table
-
-CUT_WARNING = 0.05  # share of a region outside its parent that deserves a line
 
 
 def write_tables(folder: Path, study: Study, task, headers: list[Header], facts: list[dict],
                  rejected: list[CaseProblem]) -> list[str]:
     """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv) of the cases that were written; returns what
-    the user should know."""
-    names = study.data.classes
+    the user should know. Raises InputError for a patient in two predefined subsets."""
     patients, notes = group_duplicates(headers, facts)
-    stop_if_wholly_cut(facts, names, study.data.inside)
-    notes += cut_notes(headers, facts, names)
+    notes += task.notes(headers, facts)
     write_samples(folder, headers, patients)
-    write_table(folder / "cases.csv",
-                ["case", "patient", "samples", "files", "geometry", "content", *(f"volume_ml_{n}" for n in names)],
-                [{"case": h.case, "patient": p, "samples": h.shape[0], "files": json.dumps(h.files),
-                  "geometry": json.dumps({"shape": h.shape, "spacing_mm": h.spacing_mm, "turn": h.turn,
-                                          "source": h.source}), **f} for h, p, f in zip(headers, patients, facts)])
+    write_table(folder / "cases.csv", ["case", "patient", "samples", "files", "geometry", *facts[0]],
+                [{"case": h.case, "patient": p, "samples": h.geometry.shape[0], "files": json.dumps(h.files),
+                  "geometry": geometry_text(h.geometry), **f} for h, p, f in zip(headers, patients, facts)])
     strata = task.strata(patients, facts)
-    folds = study.data.folds
+    test_fold, rows, more = deal(headers, patients, strata, study.data.folds)
+    write_table(folder / "folds.csv", ["patient", "fold", "stratum"],
+                [{"patient": p, "fold": test_fold.get(p), "stratum": strata[p][0]} for p in strata])
+    write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
+    if rejected:
+        write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
+    return [*notes, *more]
+
+
+def deal(headers: list[Header], patients: list[str], strata: dict, folds: Folds) -> tuple[dict, list[dict], list[str]]:
+    """(patient -> fold that tests it, rows of splits.csv, notes): the raw data's own subsets, or K folds."""
+    subsets = predefined_subsets(headers, patients)
+    if subsets:
+        rows, notes = subset_rows(subsets, strata, folds)
+        return {row["patient"]: 0 for row in rows if row["subset"] == "test"}, rows, notes
     test_fold = deal_folds(list(strata), list(strata.values()), folds)
     validation = draw_validation(test_fold, strata, folds)
-    write_table(folder / "folds.csv", ["patient", "fold", "stratum"],
-                [{"patient": p, "fold": test_fold[p], "stratum": strata[p][0]} for p in strata])
     rows = split_rows(test_fold, validation)
-    write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
-    never_training = len(set(strata) - {r["patient"] for r in rows if r["subset"] == "train"})
+    return test_fold, rows, fold_notes(test_fold, validation, rows, folds)
+
+
+def fold_notes(test_fold: dict[str, int], validation: list[set[str]], rows: list[dict], folds: Folds) -> list[str]:
+    """What a user should know of the folds that were dealt."""
+    notes = []
     short = [fold for fold, drawn in enumerate(validation)
              if 0 < len(drawn) < round(folds.valid_proportion * sum(f != fold for f in test_fold.values()))]
     if short:
@@ -43,11 +54,10 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
                      "train in some fold")
     if not all(validation):
         notes.append("too few patients for a validation set in some folds: those folds will keep their LAST epoch")
+    never_training = len(set(test_fold) - {r["patient"] for r in rows if r["subset"] == "train"})
     if never_training:
         notes.append(f"{never_training} patients never train, because two folds leave each patient one chance: "
                      "use -k 3 or more, or -v 0")
-    if rejected:
-        write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
     return notes
 
 
@@ -55,7 +65,7 @@ def write_samples(folder: Path, headers: list[Header], patients: list[str]) -> N
     """One sample per frame; its series is its case."""
     rows, start = [], 0
     for header, patient in zip(headers, patients):
-        stop = start + header.shape[0]
+        stop = start + header.geometry.shape[0]
         rows += [{"sample": frame, "case": header.case, "patient": patient, "frame": frame, "series_start": start,
                   "series_stop": stop} for frame in range(start, stop)]
         start = stop
@@ -74,18 +84,3 @@ def group_duplicates(headers: list[Header], facts: list[dict]) -> tuple[list[str
             group = {patient: other if leader == mine else leader for patient, leader in group.items()}
             notes.append(f"{header.case} holds the very images of {twin.case}: treated as one patient")
     return [group[header.patient] for header in headers], notes
-
-
-def stop_if_wholly_cut(facts: list[dict], names, inside: dict[str, str]) -> None:
-    """A region that lies wholly outside its parent in every case that has it was never meant so."""
-    for name in names:
-        drawn = [fact[f"cut_{name}"] for fact in facts if fact[f"cut_{name}"] or fact[f"volume_ml_{name}"]]
-        if drawn and min(drawn) == 1:
-            raise InputError(f"{name} lies wholly outside {inside.get(name, 'its parent')} in all {len(drawn)} cases that "
-                             f"have it. If one file holds both as labels, let the outer region take both values in "
-                             "data.reader.label_values, such as {liver: [1, 2], tumour: 2}, or use encoding: exclusive")
-
-
-def cut_notes(headers: list[Header], facts: list[dict], names) -> list[str]:
-    return [f"{h.case}: {f[f'cut_{n}']:.0%} of {n} lies outside its parent region and was cut off; look at its masks"
-            for h, f in zip(headers, facts) for n in names if f[f"cut_{n}"] > CUT_WARNING]

@@ -4,40 +4,122 @@ In a study:
 
     measurements:
       visible_share: {kind: share, part: flair_visible, whole: stroke}
+      thickness: {kind: thickness, region: translucency}
+      head_circumference: {kind: ellipse_circumference, region: head}
 
-A measurement is called with the masks by class (bool (frames, rows, columns)) and the spacing (mm), and returns
-{class: value}; NaN where it is not defined.
+A share is a metric of the entry's name. A length is `<name>_px`, and `<name>_mm` too where the spacing is known. NaN
+where a read-out is not defined.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from dataclasses import dataclass
+from typing import Callable, NamedTuple, Sequence
 
 import numpy as np
 
+from lib.data.case import Geometry
+from lib.evaluation.calipers import Ellipse, Segment, surrounding_ellipse, thickest
 from lib.study import InputError, build, one_of
 
-Measurement = Callable[[dict[str, np.ndarray], Sequence[float]], dict[str, float]]
+
+class Mark(NamedTuple):
+    """What a picture shows of a measurement: a line through `points`, with `text` beside it.
+
+    frame: its index in the case. points: float64 (n, 2) rows and columns in native pixels, 0 at the first pixel's
+    centre. closed: whether the last point joins the first.
+    """
+    frame: int
+    points: np.ndarray
+    closed: bool
+    text: str
 
 
-def share(part: str, whole: str, classes: Sequence[str]) -> Measurement:
-    """Volume of `part` as a share (0..1) of the volume of `whole`; NaN where `whole` is empty."""
-    one_of(part, classes, "measurements: part")
-    one_of(whole, classes, "measurements: whole")
+class Reading(NamedTuple):
+    """values: (class, metric) -> number; marks: where they were taken, empty where there is nothing to show."""
+    values: dict[tuple[str, str], float]
+    marks: list[Mark]
 
-    def measure(masks, spacing_mm):
+
+@dataclass(frozen=True)
+class Measurement:
+    """An entry of `measurements:`. Called with the masks by class, bool (frames, rows, columns) on the native grid, and
+    their Geometry, it gives a Reading.
+
+    region: the class that its values belong to. metrics: all that it may give, the most telling first.
+    """
+    name: str
+    region: str
+    metrics: tuple[str, ...]
+    read: Callable[[dict[str, np.ndarray], Geometry], Reading]
+
+    def __call__(self, masks: dict[str, np.ndarray], geometry: Geometry) -> Reading:
+        return self.read(masks, geometry)
+
+
+def share(name: str, classes: Sequence[str], part: str, whole: str) -> Measurement:
+    """Volume (or area) of `part` as a share (0..1) of that of `whole`; NaN where `whole` is empty."""
+    one_of(part, classes, f"measurements.{name}.part")
+    one_of(whole, classes, f"measurements.{name}.whole")
+
+    def read(masks, geometry):
         total = np.count_nonzero(masks[whole])
-        return {part: np.count_nonzero(masks[part]) / total if total else float("nan")}
-    return measure
+        return Reading({(part, name): np.count_nonzero(masks[part]) / total if total else float("nan")}, [])
+    return Measurement(name, part, (name,), read)
+
+
+def thickness(name: str, classes: Sequence[str], region: str) -> Measurement:
+    """Greatest extent of `region` at right angles to its long axis, in any frame: see `calipers.thickest`."""
+    one_of(region, classes, f"measurements.{name}.region")
+
+    def read(masks, geometry):
+        spacing = geometry.spacing[1:]
+        found = [(frame, thickest(masks[region][frame], spacing)) for frame in _frames(masks[region])]
+        return _length(name, region, geometry, max(found, key=lambda item: item[1].length(spacing), default=None))
+    return Measurement(name, region, (f"{name}_mm", f"{name}_px"), read)
+
+
+def ellipse_circumference(name: str, classes: Sequence[str], region: str) -> Measurement:
+    """Circumference of the ellipse around `region`, in the frame with most of it: see `calipers.surrounding_ellipse`.
+
+    A mask is measured as it is: one that includes the drawn outline, as those of HC18 do, gives about the line's
+    width times pi more than the circumference in its table (1.2 mm on average).
+    """
+    one_of(region, classes, f"measurements.{name}.region")
+
+    def read(masks, geometry):
+        frame = max(_frames(masks[region]), key=lambda f: np.count_nonzero(masks[region][f]), default=None)
+        ellipse = None if frame is None else (frame, surrounding_ellipse(masks[region][frame], geometry.spacing[1:]))
+        return _length(name, region, geometry, ellipse)
+    return Measurement(name, region, (f"{name}_mm", f"{name}_px"), read)
+
+
+def _frames(mask: np.ndarray) -> list[int]:
+    """Frames that hold any of the mask."""
+    return np.flatnonzero(mask.any(axis=(1, 2))).tolist()
+
+
+def _length(name: str, region: str, geometry: Geometry, found: tuple[int, Segment | Ellipse] | None) -> Reading:
+    """The Reading of a line in a frame, in px and, where the spacing is known, in mm; NaN without one."""
+    spacings = {"px": (1.0, 1.0)} | ({"mm": geometry.spacing_mm[1:]} if geometry.spacing_mm else {})
+    if found is None:
+        return Reading({(region, f"{name}_{unit}"): float("nan") for unit in spacings}, [])
+    frame, line = found
+    lengths = {unit: line.length(spacing) for unit, spacing in spacings.items()}
+    text = ", ".join(f"{length:.1f} {unit}" for unit, length in lengths.items())
+    return Reading({(region, f"{name}_{unit}"): length for unit, length in lengths.items()},
+                   [Mark(int(frame), line.points, line.closed, text)])
 
 
 MEASUREMENTS = {
     "share": share,
+    "thickness": thickness,
+    "ellipse_circumference": ellipse_circumference,
 }
 
 
-def make_measurements(options: dict[str, dict], classes: Sequence[str]) -> list[tuple[str, Measurement]]:
-    """(name, function) of each entry of `measurements:`. Raises InputError for an unknown kind, key or class."""
+def make_measurements(options: dict[str, dict], classes: Sequence[str]) -> list[Measurement]:
+    """One Measurement for each entry of `measurements:`. Raises InputError for an unknown kind, key or class."""
     made = []
     for name, keys in options.items():
         keys = dict(keys)
@@ -45,5 +127,5 @@ def make_measurements(options: dict[str, dict], classes: Sequence[str]) -> list[
         if kind is None:
             raise InputError(f"measurements.{name}: missing key kind; known: {', '.join(MEASUREMENTS)}")
         one_of(kind, tuple(MEASUREMENTS), f"measurements.{name}.kind")
-        made.append((name, build(MEASUREMENTS[kind], keys, f"measurements.{name}", classes=classes)))
+        made.append(build(MEASUREMENTS[kind], keys, f"measurements.{name}", name=name, classes=classes))
     return made

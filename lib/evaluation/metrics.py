@@ -1,4 +1,4 @@
-"""Metrics of one case: overlap, surface distance and volume of two binary masks on the native grid.
+"""Metrics of one case: overlap of two binary masks on the native grid, and distances between their surfaces.
 
 Positive means `True`; TP, FP, FN and TN count voxels. What is undefined is NaN and is left out of every mean:
 
@@ -10,10 +10,10 @@ Positive means `True`; TP, FP, FN and TN count voxels. What is undefined is NaN 
 | precision   | TP / (TP + FP)          | nothing is predicted      |
 | specificity | TN / (TN + FP)          | the truth is all positive |
 | accuracy    | (TP + TN) / all         | there are no voxels       |
-| hd95_mm     | see `hd95_mm`           | either mask is empty      |
+| hd95        | see `hd95`              | either mask is empty      |
 
-An empty truth counts neither as 0 nor as 1: what is predicted there is false-positive volume
-(`false_positive_ml`), and its precision is 0. Truth that is missed altogether has dice, iou and recall 0.
+An empty truth counts neither as 0 nor as 1: what is predicted there is false-positive volume (or area), and its
+precision is 0. Truth that is missed altogether has dice, iou and recall 0.
 Definitions: Taha & Hanbury, BMC Medical Imaging 15:29 (2015); empty references: Maier-Hein, Reinke et al.,
 "Metrics reloaded", Nature Methods 21:195-212 (2024).
 """
@@ -66,60 +66,46 @@ def overlap(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
             "specificity": _ratio(tn, tn + fp), "accuracy": _ratio(tp + tn, tp + fp + fn + tn)}
 
 
-def volume_ml(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Volume of a bool mask in millilitres; spacing_mm: voxel size along each axis of the mask, in mm.
-
-    Raises ValueError for other dtypes, or unless there is one positive spacing per axis.
-    """
-    mask = _mask(mask, "mask")
-    return float(np.count_nonzero(mask) * np.prod(_spacing(spacing_mm, mask.ndim)) / 1000)
-
-
-def false_positive_ml(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Volume of the prediction outside the truth in millilitres. Arguments and errors as `hd95_mm`."""
-    prediction, truth = _pair(prediction, truth)
-    return volume_ml(prediction & ~truth, spacing_mm)
-
-
-def hd95_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """95th-percentile Hausdorff distance between the surfaces of two masks in mm; NaN when either is empty.
+def hd95(there: np.ndarray, back: np.ndarray) -> float:
+    """95th-percentile Hausdorff distance of two masks from their `surface_distances`; NaN when either is empty.
 
     It is the greater of the two directed 95th percentiles (linear interpolation), as in MONAI's
     `compute_hausdorff_distance` and in Metrics Reloaded (Maier-Hein et al. 2024), not the percentile of both
     directions pooled as in medpy. After Huttenlocher et al., IEEE TPAMI 15:850-863 (1993).
-
-    prediction, truth: bool arrays of one shape, (frames, rows, columns) or any other number of axes.
-    spacing_mm: voxel size along each axis, in mm.
-    Raises ValueError for other dtypes, unlike shapes, or unless there is one positive spacing per axis.
     """
-    there, back = surface_distances_mm(prediction, truth, spacing_mm)
     if not len(there) or not len(back):
         return float("nan")
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
-def surface_distances_mm(prediction: np.ndarray, truth: np.ndarray,
-                         spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Distances from each surface voxel of the prediction to the truth's surface, and the other way, in mm.
+def surface_distances(prediction: np.ndarray, truth: np.ndarray,
+                      spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from each surface voxel of the prediction to the truth's surface, and the other way.
 
+    prediction, truth: bool arrays of one shape, (frames, rows, columns) or any other number of axes.
+    spacing: voxel size along each axis, in any unit; the distances have the same.
     Surface voxels are those of the mask with a face neighbour outside it; beyond the border is outside.
     An axis of length one has no neighbours and makes no surface: a single image has its outline as surface.
-    Returns two float64 vectors, both empty when either mask is. Arguments and errors as `hd95_mm`.
+    Returns two float64 vectors. An empty mask has no surface: its own vector is empty, and the other's distances
+    are infinite.
+    Raises ValueError for other dtypes, unlike shapes, or unless there is one positive spacing per axis.
     """
     prediction, truth = _pair(prediction, truth)
-    spacing = _spacing(spacing_mm, prediction.ndim)
-    if not prediction.any() or not truth.any():
+    spacing = _spacing(spacing, prediction.ndim)
+    if not prediction.any() and not truth.any():
         return np.empty(0), np.empty(0)
     box = _bounding_box(prediction | truth)
     single = tuple(axis for axis, length in enumerate(prediction.shape) if length == 1)
     prediction, truth = (_surface(mask[box].squeeze(single)) for mask in (prediction, truth))
     spacing = np.delete(spacing, single)
-    return _directed_mm(prediction, truth, spacing), _directed_mm(truth, prediction, spacing)
+    return _directed(prediction, truth, spacing), _directed(truth, prediction, spacing)
 
 
-def _directed_mm(source: np.ndarray, target: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Distance in mm of every True of `source` to the nearest True of `target`, in C order."""
+def _directed(source: np.ndarray, target: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Distance of every True of `source` to the nearest True of `target`, in C order; infinite if there is none."""
     distances = np.zeros(np.count_nonzero(source))
+    if not target.any():
+        return distances + np.inf
     apart = ~target[source]  # surfaces often coincide: those voxels are at 0 without a search
     searches = np.count_nonzero(apart)
     if searches > _DENSE * source.size:
@@ -170,11 +156,11 @@ def _pair(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nda
     return prediction, truth
 
 
-def _spacing(spacing_mm: Sequence[float], axes: int) -> np.ndarray:
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    if spacing.shape != (axes,) or not (np.isfinite(spacing) & (spacing > 0)).all():
-        raise ValueError(f"spacing_mm must be {axes} positive numbers, one per axis, not {spacing_mm!r}")
-    return spacing
+def _spacing(spacing: Sequence[float], axes: int) -> np.ndarray:
+    sizes = np.asarray(spacing, dtype=np.float64)
+    if sizes.shape != (axes,) or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise ValueError(f"spacing must be {axes} positive numbers, one per axis, not {spacing!r}")
+    return sizes
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -1,63 +1,79 @@
 """Plug point 3: which layers? Network names to builders; torch is imported only when one is built.
 
 In a study, `network: {name: NAME, ...}`; the other keys are the builder's. A builder has the signature
-`builder(name, inputs, outputs, **keys) -> nn.Module` whose forward maps frames to {"logits": ...}, and an attribute
-`layout` on the module says what it sees: "channels" for (B, T*C, H, W), "clip" for (B, C, T, H, W).
+`builder(name, inputs, outputs, weights_follow, **keys) -> nn.Module` whose forward maps frames to {"logits": ...}.
+weights_follow tells it to leave pretrained weights alone, because a checkpoint is about to be loaded. Two attributes
+of the module are read: `layout` says what it sees, "channels" for (B, T*C, H, W) or "clip" for (B, C, T, H, W), and
+`multiple` (1 if it has none) what H and W must be multiples of; lib.networks.window pads to that, and crops back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
-from lib.study import InputError, Study, build, require
+from lib.study import Study, build, one_of, require
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a window holds: frames (T), channels (C), rows and columns in pixels."""
+    """What a window holds: frames (T), channels (C), and rows and columns in pixels, after `window.scale`."""
     frames: int
     channels: int
     rows: int
     columns: int
 
 
-def unet(name: str, inputs: Inputs, outputs: int, **keys):
+def unet(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
     from lib.networks.unet import build_unet
-    return build(build_unet, keys, "network", inputs=inputs, outputs=outputs)
+    return build(build_unet, keys, "network", inputs=inputs, outputs=outputs, weights_follow=weights_follow)
 
 
-def smp(name: str, inputs: Inputs, outputs: int, **keys):
+def deeplab(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
+    from lib.networks.deeplab import build_deeplab
+    return build(build_deeplab, keys, "network", name=name, inputs=inputs, outputs=outputs,
+                 weights_follow=weights_follow)
+
+
+def smp(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
     from lib.networks.smp import build_smp
-    return build_smp(name, inputs, outputs, **keys)
+    return build_smp(name, inputs, outputs, weights_follow, **keys)
 
 
-# name, or the first part of a name such as smp/Unet/resnet18, to its builder
+# name, or the pattern of names that share the part before the first /, to its builder
 NETWORKS = {
     "unet": unet,
-    "smp": smp,
+    "deeplabv3_resnet50": deeplab,
+    "deeplabv3_resnet101": deeplab,
+    "smp/<Architecture>/<encoder>": smp,  # any pair of segmentation_models_pytorch
 }
 
 
 def check_network(study: Study) -> str:
-    """The network's name, if a builder answers to it. Raises InputError; needs no torch."""
+    """The network's key in NETWORKS, if a builder answers to its name. Raises InputError; needs no torch."""
     name = study.network.get("name")
-    require(isinstance(name, str), "network.name", repr(name), "a name such as smp/Unet/resnet18")
-    if name.split("/")[0] not in NETWORKS:
-        raise InputError(f"network.name: unknown {name!r}; known: unet, smp/<Architecture>/<encoder> "
-                         "(any pair of segmentation_models_pytorch)")
-    return name
+    require(isinstance(name, str), "network.name", repr(name), f"a name: {', '.join(NETWORKS)}")
+    first, slash, _ = name.partition("/")
+    patterns = {key.split("/")[0]: key for key in NETWORKS if "/" in key}
+    key = patterns.get(first, name) if slash else name
+    one_of(key, tuple(NETWORKS), "network.name")
+    return key
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Rows and columns that the network sees of a (rows, columns) grid: rounded, at least 1 each."""
+    rows, columns = size
+    return max(1, round(rows * scale)), max(1, round(columns * scale))
 
 
 def make_network(study: Study, channels: int, outputs: int, weights_follow: bool = False):
     """The study's network for (B, T, C, H, W) windows, wrapped in a WindowNetwork. Raises InputError.
 
-    weights_follow: a checkpoint is about to be loaded, so pretrained weights are not fetched.
+    weights_follow: a checkpoint is about to be loaded, so pretrained weights are neither fetched nor read.
     """
     from lib.networks.window import WindowNetwork
-    name = check_network(study)
+    builder = NETWORKS[check_network(study)]
     keys = {key: value for key, value in study.network.items() if key != "name"}
-    if weights_follow and "encoder_weights" in keys:
-        keys["encoder_weights"] = None
-    inputs = Inputs(study.window.frames, channels, *study.data.size)
-    core = NETWORKS[name.split("/")[0]](name, inputs, outputs, **keys)
-    return WindowNetwork(core, study.data.store)
+    inputs = Inputs(study.window.frames, channels, *scaled_size(study.data.size, study.window.scale))
+    core = builder(study.network["name"], inputs, outputs, weights_follow, **keys)
+    return WindowNetwork(core, study.data.store, study.window.scale)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from lib.networks import Inputs
+from lib.networks.weights import load_weights, read_weights
 from lib.study import InputError
 
 
-def build_unet(inputs: Inputs, outputs: int, width: int = 64, depth: int = 4, bilinear: bool = False) -> UNet:
+def build_unet(inputs: Inputs, outputs: int, weights_follow: bool, width: int = 64, depth: int = 4,
+               bilinear: bool = False, weights: str | None = None) -> UNet:
     """`unet`: channels width, 2 width, ... over `depth` halvings (64 to 1024 in the paper); padded convolutions with
     batch normalisation, so that outputs have the size of inputs. bilinear: upsample by interpolation instead of
-    transposed convolution. Raises InputError for sizes that cannot be halved `depth` times.
+    transposed convolution. weights: path of a state dict of such a network, or of a checkpoint. Raises InputError.
     """
     if width < 1 or depth < 1:
         raise InputError(f"network: width {width} and depth {depth}: expected at least 1")
-    for size in (inputs.rows, inputs.columns):
-        if size % 2 ** depth:
-            raise InputError(f"data.size {inputs.rows} x {inputs.columns}: unet of depth {depth} needs multiples of {2 ** depth}")
-    return UNet(inputs.frames * inputs.channels, outputs, width, depth, bilinear)
+    network = UNet(inputs.frames * inputs.channels, outputs, width, depth, bilinear)
+    if weights is not None and not weights_follow:
+        load_weights(network, read_weights(Path(weights)), weights, stem="down.0.0.weight", heads=("head.",))
+    return network
 
 
 def convolutions(channels: int, width: int) -> nn.Sequential:
@@ -30,11 +34,12 @@ def convolutions(channels: int, width: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """(B, channels, H, W) -> {"logits": (B, outputs, H, W)}."""
+    """(B, channels, H, W) -> {"logits": (B, outputs, H, W)}, for H and W that can be halved `depth` times."""
     layout = "channels"
 
     def __init__(self, channels: int, outputs: int, width: int, depth: int, bilinear: bool):
         super().__init__()
+        self.multiple = 2 ** depth
         widths = [width * 2 ** level for level in range(depth + 1)]
         self.down = nn.ModuleList(convolutions(c, w) for c, w in zip([channels, *widths], widths))
         self.pool = nn.MaxPool2d(2)

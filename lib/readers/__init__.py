@@ -6,16 +6,22 @@ A reader is a frozen dataclass whose fields are its keys in the YAML. It offers
     has_truth(root, case) -> bool        whether any truth file of a case is there, usable or not
     read(root, header, labels) -> Case   frames on the native grid, and the truth if `labels`
 
-Both report bad files as `CaseProblem`s, so that all of them can be listed at once.
+    find_classes(root, headers) -> dict  class -> value (or None), of the masks of a study that names no classes;
+                                         only readers that take such a study have it
+    channel_names, expected              names of the channels; what to say that an input folder should hold
+
+`headers` and `read` report bad files as `CaseProblem`s, so that all of them can be listed at once.
 """
 
 from __future__ import annotations
 
+from lib.readers.images import ImagePairs
 from lib.readers.nifti import NiftiFolders
 from lib.study import Data, build, one_of
 
 READERS = {
     "nifti_folders": NiftiFolders,
+    "image_pairs": ImagePairs,
 }
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from lib.imaging.brainmask import METHODS, brain_mask
 from lib.imaging.nifti import VolumeError, canonical_geometry, read_header, read_volume
-from lib.data.case import Case, CaseError, Header, Scan
+from lib.data.case import Case, CaseError, Geometry, Header, Scan
+from lib.readers.names import check_name, check_pattern, class_numbers, natural, patient_of, printable
 from lib.study import Data, InputError, one_of, require
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -24,18 +25,18 @@ class NiftiFolders:
     """`data.reader` of a NIfTI study.
 
     channels, truth: name -> file names without suffix, tried in order. brain_mask: how a missing brain mask is
-    computed, or `none` if the study has no brain. label_values: region -> the voxel value that means it, for
-    truth files with several labels. patient_pattern: regular expression whose first group (or whole match)
-    in the folder's name is the patient; empty means that every folder is its own patient.
+    computed, or `none` if the study has no brain. patient_pattern: regular expression whose first group (or whole
+    match) in the folder's name is the patient; empty means that every folder is its own patient. Truth files with
+    several labels need the voxel values of each class in `data.classes`.
     """
     data: Data
     channels: dict[str, str | tuple[str, ...]]
     truth: dict[str, str | tuple[str, ...]]
     brain_mask: str = "otsu"
-    label_values: dict[str, int | tuple[int, ...]] = field(default_factory=dict)
     patient_pattern: str = ""
 
     def __post_init__(self):
+        require(len(self.data.classes) > 0, "data.classes", "none", "at least one class")
         require(len(self.channels) > 0, "data.reader.channels", "none", "at least one channel")
         one_of(self.brain_mask, (*METHODS, "none"), "data.reader.brain_mask")
         for name in self.data.classes:
@@ -48,17 +49,24 @@ class NiftiFolders:
                 for option in options:
                     require(not option.endswith(SUFFIXES), f"data.reader.{key}.{name}", option,
                             "the name without .nii.gz or .nii")
-        for key, names in (("truth", self.truth), ("label_values", self.label_values)):
-            for name in names:
-                one_of(name, (*self.data.classes, BRAIN), f"data.reader.{key}")
-        try:
-            re.compile(self.patient_pattern)
-        except re.error as error:
-            raise InputError(f"data.reader.patient_pattern: not a regular expression ({error})") from None
+        for name in self.truth:
+            one_of(name, (*self.data.classes, BRAIN), "data.reader.truth")
+        check_pattern(self.patient_pattern)
+        _ = self._labels  # bad ones are found here
+
+    @cached_property
+    def _labels(self) -> dict[str, tuple[int, ...]]:
+        """Class -> the voxel values that mean it."""
+        return class_numbers(self.data)
 
     @property
     def channel_names(self) -> tuple[str, ...]:
         return tuple(self.channels)
+
+    @property
+    def expected(self) -> str:
+        """What an input folder should hold."""
+        return f"a folder per patient holding {', '.join(self.channels)} (see 'Input' in the README)"
 
     def headers(self, root: Path, labels: bool = True) -> Scan:
         """Every case folder of `root` (links to folders too), in natural order of names.
@@ -70,13 +78,14 @@ class NiftiFolders:
                 "is a file: name the folder that holds a folder per patient" if root.exists() else
                 "does not exist: make it, or name yours with -i/--input_data"))
         headers, problems, ignored = [], [], []
-        for folder in sorted((p for p in root.iterdir() if p.is_dir() and p.name[0] != "."), key=_natural):
+        folders = (p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+        for folder in sorted(folders, key=lambda p: natural(p.name)):
             try:
                 files = self._files(folder)
                 if files:
                     headers.append(self._header(root, folder, files, labels))
                 else:
-                    ignored.append(_printable(folder.name))
+                    ignored.append(printable(folder.name))
             except CaseError as error:
                 problems.append(error.problem)
         if not headers and not problems and self._files(root):
@@ -86,7 +95,7 @@ class NiftiFolders:
 
     def read(self, root: Path, header: Header, labels: bool = True) -> Case:
         """Read one case. Raises CaseError naming the file."""
-        shape = header.shape
+        shape = header.geometry.shape
         frames = np.empty((len(self.channels), *shape), np.float32)
         for index, name in enumerate(self.channels):
             frames[index] = self._channel(root, header, name)
@@ -113,15 +122,12 @@ class NiftiFolders:
                 if path is not None:
                     present[role] = path
         except OSError as error:
-            raise CaseError(_printable(folder.name), "", f"the folder cannot be read ({error.strerror})") from None
+            raise CaseError(printable(folder.name), "", f"the folder cannot be read ({error.strerror})") from None
         return present
 
     def _header(self, root: Path, folder: Path, files: dict[str, Path], labels: bool) -> Header:
-        case = _printable(folder.name)
-        if case != folder.name:
-            raise CaseError(case, "", "the folder's name holds line breaks, or bytes that are not UTF-8; rename it")
-        if case != case.strip():
-            raise CaseError(case.strip(), "", "the folder's name begins or ends with a blank; rename it")
+        check_name(folder.name, "the folder")
+        case = folder.name
         needed = [*self.channels, *(c for c in self.data.classes if labels and self._required(c))]
         for role in needed:
             if role not in files:
@@ -147,30 +153,19 @@ class NiftiFolders:
         relative = {role: path.relative_to(root).as_posix() for role, path in files.items()}
         # half a turn brings RAS rows (to anterior) and columns (to the left of the picture = the patient's right)
         # to the radiological view
-        return Header(case, self._patient(case), relative, shape, len(self.channels), spacing, first, turn=2)
+        return Header(case, patient_of(case, case, self.patient_pattern), relative,
+                      Geometry(shape, spacing, source=first, turn=2), len(self.channels))
 
     def _required(self, name: str) -> bool:
         return not (name == BRAIN and self.brain_mask != "none")
 
-    def _patient(self, case: str) -> str:
-        if not self.patient_pattern:
-            return case
-        match = re.search(self.patient_pattern, case)
-        if match is None:
-            raise CaseError(case, "", f"its name does not match data.reader.patient_pattern {self.patient_pattern!r}")
-        patient = match.group(1) if match.groups() else match.group(0)
-        if not patient:
-            raise CaseError(case, "", f"data.reader.patient_pattern {self.patient_pattern!r} finds no patient in "
-                                      "its name")
-        return patient
-
     def _volume(self, root: Path, header: Header, role: str) -> np.ndarray:
         file = header.files[role]
         try:
-            volume = read_volume(root / file, header.source["orientation"])
+            volume = read_volume(root / file, header.geometry.source["orientation"])
         except VolumeError as error:
             raise CaseError(header.case, Path(file).name, str(error)) from None
-        if volume.shape != header.shape:
+        if volume.shape != header.geometry.shape:
             raise CaseError(header.case, Path(file).name, "changed while it was being read")
         return volume
 
@@ -189,8 +184,8 @@ class NiftiFolders:
         low, high = float(volume.min()), float(volume.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise CaseError(header.case, file, "holds NaN or infinite voxels; expected a binary region")
-        if name in self.label_values:
-            return np.isin(volume, self.label_values[name])
+        if name in self._labels:
+            return np.isin(volume, self._labels[name])
         mask = volume > 0.5
         if high > SOFT and not mask.any():
             raise CaseError(header.case, file, f"has no value above 0.5 (its largest is {high:g}), but is not empty; "
@@ -199,8 +194,8 @@ class NiftiFolders:
         if low < -SOFT or (high > 1 + SOFT and float(volume[mask].min()) != high):
             values = np.unique(volume)
             text = ", ".join(f"{v:g}" for v in values[:6]) + (" ..." if len(values) > 6 else "")
-            raise CaseError(header.case, file, f"holds the values {text}; expected a binary region (0 and 1), or say in "
-                            "data.reader.label_values which values mean it")
+            raise CaseError(header.case, file, f"holds the values {text}; expected a binary region (0 and 1), or say "
+                            f"in data.classes which values mean it, such as {{{name}: {values[-1]:g}}}")
         return mask
 
     def _brain(self, root: Path, header: Header, frames: np.ndarray) -> np.ndarray | None:
@@ -219,17 +214,6 @@ class NiftiFolders:
 
 def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
-
-
-def _natural(path: Path) -> tuple:
-    """Patient_2 before Patient_10; names that differ in case or leading zeros alone keep a fixed order too."""
-    parts = re.split(r"(\d+)", path.name)  # text and digits in turn
-    return [(int(part), "") if odd % 2 else (0, part.lower()) for odd, part in enumerate(parts)], path.name
-
-
-def _printable(name: str) -> str:
-    """A folder's name as one line of UTF-8; what is neither (bytes of old archives' encodings) becomes `?`."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", name.encode("utf-8", "replace").decode())
 
 
 def _same_place(one: dict, other: dict) -> bool:

@@ -1,4 +1,4 @@
-"""What script 1 draws: volumes and frequencies per class, intensities, scan sizes, folds, and a page of samples."""
+"""What script 1 draws: sizes and frequencies per class, intensities, native shapes, folds, and a page of samples."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.store import Prepared
-from lib.reporting.style import pyplot, save
+from lib.reporting.results import label_of, unit_of
+from lib.reporting.style import COLOURS, pyplot, save
 from lib.study import study_from_dict
 from lib.tasks import make_task
 from lib.workspace import building, read_manifest, read_table
 
 SAMPLES = 12
 INTENSITY_FRAMES = 200  # evenly spaced frames that the histograms look at
+SHAPE_BARS = 12  # most native shapes that have a bar each
 
 
 def draw_dataset(folder: Path) -> Path:
@@ -32,16 +34,23 @@ def draw_classes(prepared: Prepared, path: Path) -> None:
     plt = pyplot()
     classes = prepared.manifest["study"]["data"]["classes"]
     rows = read_table(prepared.folder / "cases.csv")
-    volumes = [np.array([float(row[f"volume_ml_{name}"]) for row in rows]) for name in classes]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
-    left.bar(classes, [(v > 0).sum() for v in volumes], color="#0072B2")
+    sizes = np.array([[float(row[f"size_{name}"] or "nan") for name in classes] for row in rows])
+    metrics = [case.geometry.size_metric for case in prepared.cases]
+    metric = max(dict.fromkeys(metrics), key=metrics.count)  # pixels and mm share no axis: the most common one is drawn
+    alike = np.array([m == metric for m in metrics])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(max(8, 1.2 * len(classes)), 3))
+    left.bar(classes, (sizes > 0).sum(axis=0), color=COLOURS[0])
     left.axhline(len(rows), color="grey", lw=0.8, ls="--")
     left.set(ylabel="cases with the class", title=f"{len(rows)} cases")
-    for index, v in enumerate(volumes):
-        present = v[v > 0]
+    for index in range(len(classes)):
+        present = sizes[alike & (sizes[:, index] > 0), index]
         jitter = np.random.default_rng(index).uniform(-0.15, 0.15, len(present))
-        right.plot(index + jitter, present, "o", ms=4, alpha=0.7)
-    right.set(yscale="log", ylabel="volume (mL), where present", title="volume per case")
+        right.plot(index + jitter, present, "o", ms=dot_size(len(present)), alpha=0.7)
+    if (sizes[alike] > 0).any():
+        right.set(yscale="log")
+    kind = metric.split("_")[0]
+    left_out = "" if alike.all() else f" ({np.count_nonzero(~alike)} cases in another unit left out)"
+    right.set(ylabel=f"{label_of(kind, unit_of(metric))}, where present", title=f"{kind} per case{left_out}")
     right.set_xticks(range(len(classes)), classes)
     save(figure, path)
 
@@ -50,37 +59,75 @@ def draw_scans(prepared: Prepared, path: Path) -> None:
     """Stored intensities per channel, and the native sizes and spacings."""
     plt = pyplot()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3))
-    chosen = np.unique(np.linspace(0, len(prepared.frames) - 1, INTENSITY_FRAMES).astype(int))
-    frames = prepared.frames[chosen]
-    for index, name in enumerate(prepared.manifest["channels"]):
-        counts, edges = np.histogram(frames[:, index].astype(np.float32), bins=120)
-        left.stairs(np.maximum(counts, 0.5), edges, label=name)
-    left.set(yscale="log", xlabel="stored value (z-score)", ylabel="voxels", title="intensities")
-    left.legend(frameon=False)
-    shapes, many = np.unique([case.shape for case in prepared.cases], axis=0, return_counts=True)
-    middle.barh([f"{c} x {r} x {n}" for n, r, c in shapes.tolist()], many, color="#009E73")
-    middle.xaxis.get_major_locator().set_params(integer=True)
-    middle.set(xlabel="cases", title="columns x rows x frames")
-    spacing = np.array([case.spacing_mm for case in prepared.cases])
-    right.plot(spacing[:, 1], spacing[:, 0], "o", alpha=0.6)
-    right.set(xlabel="pixel (mm)", ylabel="frame distance (mm)", title="spacing")
+    draw_intensities(prepared, left)
+    draw_shapes([case.geometry for case in prepared.cases], middle)
+    draw_spacings([case.geometry for case in prepared.cases], right)
     save(figure, path)
 
 
+def draw_intensities(prepared: Prepared, axis) -> None:
+    chosen = np.unique(np.linspace(0, len(prepared.frames) - 1, INTENSITY_FRAMES).astype(int))
+    frames = prepared.frames[chosen]
+    # whole numbers need bins that hold equally many of them
+    bins = np.arange(0, 257, 2) if frames.dtype == np.uint8 else 120
+    for index, name in enumerate(prepared.manifest["channels"]):
+        counts, edges = np.histogram(frames[:, index].astype(np.float32), bins=bins)
+        axis.stairs(np.maximum(counts, 0.5), edges, label=name)
+    zscore = prepared.manifest["study"]["data"]["intensity"] == "zscore"
+    axis.set(yscale="log", xlabel="stored value" + " (z-score)" * zscore, title="intensities",
+             ylabel="pixels" if all(case.geometry.flat for case in prepared.cases) else "voxels")
+    axis.legend(frameon=False)
+
+
+def draw_shapes(geometries: list, axis) -> None:
+    """A bar per native shape; a dot per case where there are too many shapes for that."""
+    shapes, many = np.unique([geometry.shape for geometry in geometries], axis=0, return_counts=True)
+    if len(shapes) > SHAPE_BARS:
+        axis.plot([g.shape[2] for g in geometries], [g.shape[1] for g in geometries], "o", alpha=0.6,
+                  ms=dot_size(len(geometries)), color=COLOURS[2])
+        axis.set(xlabel="columns", ylabel="rows", title=f"{len(shapes)} native sizes")
+        return
+    deep = bool((shapes[:, 0] > 1).any())
+    axis.barh([f"{c} x {r}" + f" x {n}" * deep for n, r, c in shapes.tolist()], many, color=COLOURS[2])
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set(xlabel="cases", title="columns x rows" + " x frames" * deep)
+
+
+def draw_spacings(geometries: list, axis) -> None:
+    """Pixel size against frame distance; of photographs the pixel size alone."""
+    known = [g for g in geometries if g.spacing_mm]
+    unknown = f" ({len(geometries) - len(known)} cases unknown)" if len(known) < len(geometries) else ""
+    if not known:
+        axis.axis("off")
+        axis.text(0.5, 0.5, "no pixel size known", ha="center", va="center", transform=axis.transAxes)
+    elif all(g.flat for g in known):
+        axis.hist([g.spacing_mm[1] for g in known], bins=30, color=COLOURS[0])
+        axis.set(xlabel="pixel (mm)", ylabel="cases", title=f"pixel size{unknown}")
+    else:
+        axis.plot([g.spacing_mm[1] for g in known], [g.spacing_mm[0] for g in known], "o", alpha=0.6)
+        axis.set(xlabel="pixel (mm)", ylabel="frame distance (mm)", title=f"spacing{unknown}")
+
+
 def draw_folds(prepared: Prepared, path: Path) -> None:
-    """Which stratum went to which fold."""
+    """Which stratum went to which fold; patients of predefined training folders are tested by none."""
     plt = pyplot()
     rows = read_table(prepared.folder / "folds.csv")
-    folds, strata = sorted({int(row["fold"]) for row in rows}), sorted({row["stratum"] for row in rows})
+    folds = sorted({row["fold"] for row in rows}, key=lambda fold: (fold == "", int(fold or 0)))
+    strata = sorted({row["stratum"] for row in rows})
     figure, axis = plt.subplots(figsize=(8, 3))
     below = np.zeros(len(folds))
     for number, stratum in enumerate(strata):
-        counts = np.array([sum(int(r["fold"]) == f and r["stratum"] == stratum for r in rows) for f in folds])
-        axis.bar([str(f) for f in folds], counts, bottom=below, label=stratum, color=plt.cm.viridis(number / max(1, len(strata))))
+        counts = np.array([sum(r["fold"] == fold and r["stratum"] == stratum for r in rows) for fold in folds])
+        axis.bar([fold or "not tested" for fold in folds], counts, bottom=below, label=stratum or "all",
+                 color=plt.cm.viridis(number / max(1, len(strata))))
         below += counts
     axis.set(xlabel="fold that tests the patient", ylabel="patients", title="strata per fold")
     axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     save(figure, path)
+
+
+def dot_size(cases: int) -> float:
+    return 4 if cases < 100 else 2
 
 
 def draw_samples(prepared: Prepared, path: Path) -> None:

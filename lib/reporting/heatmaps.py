@@ -7,24 +7,40 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lib.imaging.captions import DARK, draw_marks, shortened, write
 from lib.imaging.nifti import as_rgb, write_like
-from lib.reporting.painting import upright
+from lib.imaging.painting import Upright, panel_scale
+from lib.workspace import replacing
 
 FRAMES = 3  # of the worst, and of the best
-PANEL_PX = 360
+PANEL_PX, LARGEST_PX = 360, 720
 AIR = 24  # grey level up to which a pixel is air
 MARGIN_PX = 22
-TEXT = (235, 235, 235)
 
 
 def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> None:
-    """`<case>.nii.gz` (RGB) and `<case>.png` under `folder`. frames: (n, channels, *grid), as stored."""
+    """`<case>.png` under `folder`, and for a NIfTI volume `<case>.nii.gz` (RGB).
+
+    frames: (n, channels, *grid), as stored.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_like(folder / f"{case.case}.nii.gz", as_rgb(task.draw(frames, prediction, None, case)), case.source)
+    source = case.geometry.source
+    if source.get("format", "nifti") == "nifti":
+        write_like(folder / f"{case.case}.nii.gz", as_rgb(task.draw(frames, prediction, None, case)), source)
     scores = task.frame_scores(prediction, truth)
-    chosen = worst_and_best(scores, ("worst", "best") if truth is not None else ("least sure", "surest"))
-    picture = contact_sheet(task, frames, prediction, truth, case, scores, chosen)
-    cv2.imwrite(str(folder / f"{case.case}.png"), picture[..., ::-1])
+    if len(scores) == 1:  # the only frame of a photograph is neither worst nor best
+        names = ("score",) * 2 if truth is not None else ("certainty",) * 2
+    else:
+        names = ("worst", "best") if truth is not None else ("least sure", "surest")
+    chosen = worst_and_best(scores, names)
+    write_picture(folder / f"{case.case}.png", contact_sheet(task, frames, prediction, truth, case, scores, chosen))
+
+
+def write_picture(path: Path, picture: np.ndarray) -> Path:
+    """Write uint8 RGB (h, w, 3) as a PNG, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
+    return path
 
 
 def worst_and_best(scores: np.ndarray, names: tuple[str, str] = ("worst", "best")) -> list[tuple[str, int]]:
@@ -37,25 +53,32 @@ def worst_and_best(scores: np.ndarray, names: tuple[str, str] = ("worst", "best"
 
 
 def contact_sheet(task, frames, prediction, truth, case, scores, chosen) -> np.ndarray:
-    """uint8 RGB: a column per frame, the plain image above its overlay, cut to what is not air."""
+    """uint8 RGB: a column per frame, the plain image above its overlay with what was measured on it, cut to what is
+    not air."""
     indices = [frame for _, frame in chosen]
-    scale = max(1, round(PANEL_PX / max(case.shape[1:])))
-    nothing = type(prediction)(np.zeros_like(prediction.probabilities), np.zeros_like(prediction.masks), prediction.thresholds)
-    plain = task.draw(frames, nothing, None, case, indices, scale)
+    scale = panel_scale(case.geometry, PANEL_PX, LARGEST_PX)
+    plain = task.draw(frames, None, None, case, indices, scale)
     painted = task.draw(frames, prediction, truth, case, indices, scale)
-    box = content_box(plain)
-    columns = []
-    for (label, frame), below, above in zip(chosen, painted[:, *box], plain[:, *box]):
-        column = np.concatenate([upright(above, case), upright(below, case)])
-        column = cv2.copyMakeBorder(column, MARGIN_PX, 0, 0, 2, cv2.BORDER_CONSTANT)
-        score = "" if np.isnan(scores[frame]) else f" {scores[frame]:.2f}"
-        cv2.putText(column, f"{label}, frame {frame + 1}{score}", (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, TEXT, 1, cv2.LINE_AA)
+    view = Upright(case.geometry, scale, content_box(plain))
+    marks, columns = task.marks(prediction, case), []
+    for (label, frame), above, below in zip(chosen, plain, painted):
+        overlaid = draw_marks(view.show(below), [mark for mark in marks if mark.frame == frame], view)
+        framed = [cv2.copyMakeBorder(panel, 0, 2, 0, 2, cv2.BORDER_CONSTANT, value=DARK)
+                  for panel in (view.show(above), overlaid)]
+        column = cv2.copyMakeBorder(np.concatenate(framed), MARGIN_PX, 0, 0, 0, cv2.BORDER_CONSTANT, value=DARK)
+        write(column, shortened(caption(label, frame, scores), column.shape[1] - 8), (4, 6), letters=0.42)
         columns.append(column)
     return np.concatenate(columns, axis=1)
 
 
+def caption(label: str, frame: int, scores: np.ndarray) -> str:
+    """Above a frame: which it is, and how well it went."""
+    score = "" if np.isnan(scores[frame]) else f" {scores[frame]:.2f}"
+    return f"{label}{score}" if len(scores) == 1 else f"{label}, frame {frame + 1}{score}"
+
+
 def content_box(pictures: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of uint8 (n, h, w, 3) that show something, with a margin of a twentieth; at least half of each."""
+    """Rows and columns of uint8 (n, h, w, 3) that show something, a twentieth around it; at least half of each."""
     seen = (pictures.max(axis=3) > AIR).any(axis=0)
     box = []
     for axis, size in ((1, seen.shape[0]), (0, seen.shape[1])):
@@ -64,5 +87,5 @@ def content_box(pictures: np.ndarray) -> tuple[slice, slice]:
         first, last = max(0, first - size // 20), min(size, last + size // 20)
         missing = max(0, size // 2 - (last - first))
         first = max(0, first - (missing + 1) // 2)
-        box.append(slice(first, min(size, max(last, first + size // 2))))
+        box.append(slice(int(first), int(min(size, max(last, first + size // 2)))))
     return box[0], box[1]

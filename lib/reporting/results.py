@@ -1,71 +1,111 @@
-"""What script 4 draws from results.csv: scores per class and fold, and predicted against true volumes."""
+"""What script 4 draws from results.csv: scores per class and fold, and measured against true sizes."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 
+from lib.evaluation.agreement import limits_of_agreement
 from lib.reporting.style import COLOURS, pyplot, save
 
-OVERLAPS = ("dice", "hd95_mm")
+UNITS = {"_ml": "mL", "_mm2": "mm\u00b2", "_mm": "mm", "_px": "px"}  # suffix of a metric -> how its axis says it
+TRUE = "_true"
+NO_AGREEMENT = ("present",)  # a yes or no, whose agreement is a table
 
 
-def draw_results(folder: Path, rows: list[dict]) -> None:
-    """Write `<metric>.png` per class and fold, and volumes.png, under `folder`."""
-    cases = [row for row in rows if row.get("case")]
-    for metric in OVERLAPS:
-        draw_metric([r for r in cases if r["metric"] == metric and not math.isnan(r["value"])], metric, folder / f"{metric}.png")
-    draw_volumes(cases, folder / "volumes.png")
+def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str]) -> None:
+    """Write a figure per metric under `folder`: rows of results.csv, as `RESULTS` in lib/inference says.
+
+    A metric M beside which the cases have M_true gets its agreement, each of `metrics` its scores per class and fold.
+    """
+    cases = [row for row in rows if row.get("case") and not math.isnan(row["value"])]
+    found = {row["metric"] for row in cases}
+    compared = [m for m in dict.fromkeys(row["metric"] for row in cases) if m + TRUE in found and m not in NO_AGREEMENT]
+    for metric in compared:
+        draw_agreement(cases, metric, figure_path(folder, metric))
+    for metric in dict.fromkeys(metrics):
+        if metric not in compared:
+            draw_metric([row for row in cases if row["metric"] == metric], metric, figure_path(folder, metric))
+
+
+def figure_path(folder: Path, metric: str) -> Path:
+    return folder / f"{metric.replace('/', '_')}.png"
+
+
+def unit_of(metric: str) -> str:
+    """The unit that a metric's name ends in, or an empty text."""
+    return next((unit for suffix, unit in UNITS.items() if metric.endswith(suffix)), "")
+
+
+def label_of(text: str, unit: str) -> str:
+    return f"{text} ({unit})" if unit else text
 
 
 def draw_metric(rows: list[dict], metric: str, path: Path) -> None:
+    """A box per class, and in it the cases, in columns of their folds."""
     if not rows:
         return
     plt = pyplot()
     classes = list(dict.fromkeys(row["class"] for row in rows))
-    folds = sorted({row["fold"] for row in rows})
+    folds = sorted({row["fold"] for row in rows}, key=lambda fold: (isinstance(fold, str), fold))
+    jitter = np.random.default_rng(0)
     figure, axis = plt.subplots(figsize=(1.6 + 1.6 * len(classes), 3))
     for index, name in enumerate(classes):
         values = [r["value"] for r in rows if r["class"] == name]
         axis.boxplot(values, positions=[index], widths=0.5, showfliers=False, medianprops={"color": "black"})
         for number, fold in enumerate(folds):
             mine = [r["value"] for r in rows if r["class"] == name and r["fold"] == fold]
-            place = index + (number - (len(folds) - 1) / 2) * 0.4 / max(1, len(folds))
-            axis.plot([place] * len(mine), mine, "o", ms=3.5, alpha=0.75, color=COLOURS[number % len(COLOURS)],
-                      label=f"fold {fold}" if index == 0 else None)
+            step = 0.4 / len(folds)
+            place = index + (number - (len(folds) - 1) / 2) * step + jitter.uniform(-0.3, 0.3, len(mine)) * step
+            axis.plot(place, mine, "o", ms=3.5 if len(mine) < 100 else 1.8, alpha=0.75,
+                      color=COLOURS[number % len(COLOURS)],
+                      label=("all folds" if fold == "" else f"fold {fold}") if index == 0 else None)
     counts = [sum(r["class"] == name for r in rows) for name in classes]
     axis.set_xticks(range(len(classes)), [f"{name}\nn = {n}" for name, n in zip(classes, counts)])
-    axis.set(ylabel=metric, title=f"{metric} of held-out cases")
+    axis.set(ylabel=label_of(metric, unit_of(metric)), title=f"{metric} of held-out cases")
     axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     save(figure, path)
 
 
-def draw_volumes(rows: list[dict], path: Path) -> None:
-    """Predicted against true volume, and their difference against their mean (Bland & Altman 1986)."""
-    volumes: dict[str, dict[str, dict]] = {}
+def pairs_of(rows: list[dict], metric: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """class -> (predicted, true) of the cases that have both."""
+    found: dict[str, dict[tuple, dict[str, float]]] = {}
     for row in rows:
-        if row["metric"] in ("volume_ml", "volume_ml_true"):
-            volumes.setdefault(row["class"], {}).setdefault(row["case"], {})[row["metric"]] = row["value"]
-    if not volumes:
+        if row["metric"] in (metric, metric + TRUE):
+            case = (row.get("fold"), row.get("patient"), row["case"])
+            found.setdefault(row["class"], {}).setdefault(case, {})[row["metric"]] = row["value"]
+    both = {name: np.array([(c[metric], c[metric + TRUE]) for c in cases.values() if len(c) == 2])
+            for name, cases in found.items()}
+    return {name: (pairs[:, 0], pairs[:, 1]) for name, pairs in both.items() if len(pairs)}
+
+
+def draw_agreement(rows: list[dict], metric: str, path: Path) -> None:
+    """Predicted against true, and their difference against their mean (Bland & Altman 1986), a column per class."""
+    pairs, unit = pairs_of(rows, metric), unit_of(metric)
+    if not pairs:
         return
     plt = pyplot()
-    figure, axes = plt.subplots(2, len(volumes), figsize=(3.1 * len(volumes), 5.6), squeeze=False)
-    for column, (name, cases) in enumerate(volumes.items()):
-        predicted, true = (np.array([c[key] for c in cases.values()]) for key in ("volume_ml", "volume_ml_true"))
-        top = max(predicted.max(), true.max(), 1e-3) * 1.05
-        above, below = axes[:, column]
-        above.plot([0, top], [0, top], color="grey", lw=0.8)
-        above.plot(true, predicted, "o", ms=4, alpha=0.75)
-        above.set(title=f"{name} (n = {len(true)})", xlabel="true (mL)", ylabel="predicted (mL)",
-                  xlim=(-top / 30, top), ylim=(-top / 30, top))
-        difference = predicted - true
-        bias, spread = difference.mean(), 1.96 * difference.std(ddof=1) if len(difference) > 1 else 0.0
-        below.plot((predicted + true) / 2, difference, "o", ms=4, alpha=0.75)
-        for level, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
-            below.axhline(level, color="grey", lw=0.8, ls=style)
-        below.set(title=f"bias {bias:.2f} mL, limits {bias - spread:.2f} to {bias + spread:.2f}", xlabel="mean (mL)",
-                  ylabel="predicted - true (mL)")
-        below.title.set_fontsize(7)
+    figure, axes = plt.subplots(2, len(pairs), figsize=(3.3 * len(pairs), 5.9), squeeze=False)
+    figure.suptitle(metric)
+    for (above, below), (name, (predicted, true)) in zip(axes.T, pairs.items()):
+        dots = {"marker": "o", "ls": "", "ms": 4 if len(true) < 100 else 2.2, "alpha": 0.75}
+        low, high = min(predicted.min(), true.min()), max(predicted.max(), true.max())
+        low = 0.0 if 0 <= low < 0.5 * high else low  # sizes start at nothing, unless all are alike
+        margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        ends = (low - margin, high + margin)
+        above.plot(ends, ends, color="grey", lw=0.8)
+        above.plot(true, predicted, **dots)
+        above.set(title=f"{name} (n = {len(true)})", xlabel=label_of("true", unit), ylabel=label_of("predicted", unit),
+                  xlim=ends, ylim=ends, aspect="equal")
+        bias, (lower, upper) = float((predicted - true).mean()), limits_of_agreement(predicted - true)
+        below.plot((predicted + true) / 2, predicted - true, **dots)
+        for level, style in ((bias, "-"), (lower, "--"), (upper, "--")):
+            if not math.isnan(level):
+                below.axhline(level, color="grey", lw=0.8, ls=style)
+        limits = "" if math.isnan(lower) else f", limits {lower:.2f} to {upper:.2f}"
+        below.set_title(f"bias {bias:.2f} {unit}".rstrip() + limits, fontsize=7)
+        below.set(xlabel=label_of("mean", unit), ylabel=label_of("predicted - true", unit))
     save(figure, path)

@@ -9,9 +9,11 @@ A task is a frozen dataclass whose fields are its keys in the YAML. This is the 
     targets_shape(samples, size)     shape of targets.npy
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy
+    facts(case, truth)               columns of cases.csv; `notes(headers, facts)` what they tell the user
     strata(patients, facts)          labels by which patients are dealt into folds
     transform(targets, warp)         targets under the batch's geometric augmentation
-    foreground(targets)              which samples the balanced sampler draws as often as the others
+    present(targets)                 which classes the targets hold; `foreground(present)` which samples the balanced
+                                     sampler draws as often as the others
     loss(outputs, targets)           one scalar and its named parts; the same in training and validation
     decode(outputs, case)            network outputs of a whole case -> prediction on the native grid
     fuse(predictions)                several predictions of one case -> one
@@ -22,8 +24,11 @@ A task is a frozen dataclass whose fields are its keys in the YAML. This is the 
     score_set(evidence)              {(class, metric): value} that need the whole set
     calibrate(...)                   thresholds from validation; `with_calibration` gives the task that uses them
     pooled_calibration(tasks)        that of several models together
-    draw(frames, prediction, truth, case)     the picture of every frame; `picture` is one, for a tracker
-    truth_picture(frames, truth, case)        as `picture`, of the truth alone
+    worksheet(scores)                scores of a case or an epoch by the titles of a worksheet's columns
+    headline, figures                metrics that are printed, and drawn, first
+    draw(frames, prediction, truth, case)     the picture of every frame; `marks` are its calipers and ellipses
+    side_by_side(frames, prediction, truth, case)     image, truth and prediction of one frame
+    truth_picture(frames, truth, case)        the truth alone
     frame_scores(prediction, truth)  which frames went best and worst
 
 Tasks touch no files and no networks, and import torch only inside `loss` and `transform`.
@@ -44,4 +49,5 @@ def make_task(study: Study):
     options = dict(study.task)
     kind = options.pop("kind", None)
     one_of(kind, tuple(TASKS), "task.kind")
-    return build(TASKS[kind], options, "task", data=study.data, measurements=study.measurements, calibration={})
+    return build(TASKS[kind], options, "task", data=study.data, measurements=study.measurements, calibration={},
+                 tolerance_mm=study.report.tolerance_mm)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 
+from lib.data.case import Case, Header
 from lib.evaluation.measurements import make_measurements
-from lib.evaluation.metrics import false_positive_ml, hd95_mm, overlap, volume_ml
-from lib.evaluation.statistics import binary_agreement, youden_threshold
+from lib.evaluation.metrics import overlap
+from lib.evaluation.statistics import youden_threshold
 from lib.imaging.brainmask import largest_component
 from lib.imaging.geometry import Fit
-from lib.data.case import Case
-from lib.study import Data, one_of, require
-from lib.tasks.strata import volume_strata
+from lib.imaging.painting import PALETTE, parse_colour, upright
+from lib.study import Data, InputError, one_of, require
+from lib.tasks.drawing import draw_frames, frame_scores, side_by_side
+from lib.tasks.scoring import ALL, largest_by_patient, presence_scores, score_case, worksheet_row
+from lib.tasks.strata import size_strata
 from lib.tasks.thresholds import THRESHOLDS, best_thresholds
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = {**dict.fromkeys(("dice", "iou", "precision", "recall", "specificity", "accuracy", "presence_roc_auc",
-                               "presence_kappa", "presence_accuracy"), True), "false_positive_ml": False}
-ALL = "all"  # the class of a row that speaks of all foreground classes
+                               "presence_kappa", "presence_accuracy"), True),
+              **dict.fromkeys(("false_positive_ml", "false_positive_mm2", "false_positive_px"), False)}
+CUT_WARNING = 0.05  # share of a region outside its parent that deserves a line
+RARE = 0.5  # share of the samples below which a class counts as rare
 
 
 @dataclass(frozen=True)
@@ -38,24 +43,28 @@ class Segmentation:
 
     weights: class -> weight of its loss (1). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
     reduced to their largest 3-D component. presence: classes whose presence per patient is judged ("any
-    FLAIR-visible lesion"), by a volume threshold from validation, or presence_default_ml when validation cannot
-    tell. background, outlines, heat: what is drawn.
+    FLAIR-visible lesion"), by a size threshold from validation, or presence_default (in the unit of sizes: mL of
+    volumes, mm2 of photographs, px without a spacing) when validation cannot tell. background, outlines, heat: what
+    is drawn; colours: class -> "#rrggbb" or [r, g, b].
     """
     data: Data
     measurements: dict[str, dict]
     calibration: dict
+    tolerance_mm: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.01
     largest: tuple[str, ...] = ()
     presence: tuple[str, ...] = ()
-    presence_default_ml: float = 0.1
+    presence_default: float = 0.1
     background: int = -1  # channel under the overlay
     outlines: tuple[str, ...] = ()
     heat: str = ""
+    colours: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        require(len(self.classes) > 0, "data.classes", "none", "at least one class")
         named = {"weights": self.weights, "largest": self.largest, "presence": self.presence,
-                 "outlines": self.outlines, "heat": [self.heat] if self.heat else []}
+                 "outlines": self.outlines, "colours": self.colours, "heat": [self.heat] if self.heat else []}
         for key, names in named.items():
             for name in names:
                 one_of(name, self.classes, f"task.{key}")
@@ -64,6 +73,17 @@ class Segmentation:
         require(min(weights) >= 0 and 0 < sum(weights) < float("inf"), "task.weights", self.weights,
                 "finite numbers of at least 0, not all 0")
         make_measurements(self.measurements, self.classes)  # an unknown name or key stops script 1 already
+        for name, colour in self.colours.items():
+            try:
+                parse_colour(colour)
+            except ValueError as error:
+                raise InputError(f"task.colours.{name}: {error}") from None
+
+    @property
+    def palette(self) -> dict[str, tuple[int, int, int]]:
+        """class -> (red, green, blue)."""
+        return {name: parse_colour(self.colours[name]) if name in self.colours else PALETTE[i % len(PALETTE)]
+                for i, name in enumerate(self.classes)}
 
     @property
     def selectable(self) -> dict[str, bool]:
@@ -72,13 +92,25 @@ class Segmentation:
     @property
     def case_metrics(self) -> tuple[str, ...]:
         """Metrics that a single case has, the main one first."""
-        return ("dice", "iou", "precision", "recall", "specificity", "accuracy", "false_positive_ml")
+        return ("dice", "iou", "precision", "recall", "specificity", "accuracy")
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Metrics that a person looks for first, as summary.csv names them."""
+        measured = [f"{name}{unit}_abs_error" for name in self.measurements for unit in ("", "_mm", "_px")]
+        return ("dice", "iou", "dice_tolerant", "nsd", "hd95_mm", "hd95_px", *measured, "false_positive_ml",
+                "presence_roc_auc", "presence_kappa", "empty_truth_cases")
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Metrics that script 4 draws by class and fold."""
+        return ("dice", "iou", "nsd", "hd95_mm", "hd95_px")
 
     def selectable_classes(self, metric: str) -> tuple[str, ...]:
         """Classes that have a row of a selectable metric."""
         if metric.startswith("presence_"):
             return self.presence
-        return self.classes if metric == "false_positive_ml" else (*self.classes, ALL)
+        return self.classes if metric.startswith("false_positive") else (*self.classes, ALL)
 
     def check_channels(self, channels: int) -> None:
         """Raises InputError if `background` is no channel."""
@@ -122,9 +154,38 @@ class Segmentation:
             return fit.fit_labels((truth * values).sum(axis=0, dtype=np.uint8))
         return np.moveaxis(fit.fit_labels(truth), 0, 1)
 
+    def facts(self, case: Case, truth: np.ndarray) -> dict[str, Any]:
+        """Columns of cases.csv: the native size of each class, and the share of it that its parent cut off."""
+        facts: dict[str, Any] = {"size_unit": case.header.geometry.size_unit}
+        for name, mask in zip(self.classes, truth):
+            kept, drawn = np.count_nonzero(mask), np.count_nonzero(case.truth[name])
+            facts[f"size_{name}"] = case.header.geometry.size_of(mask)
+            facts[f"cut_{name}"] = 1 - kept / drawn if drawn else 0.0
+        return facts
+
+    def notes(self, headers: Sequence[Header], facts: Sequence[dict]) -> list[str]:
+        """Lines for the user: regions that were cut, and cases without a class.
+
+        Raises InputError for a region that lies wholly outside its parent in every case that has it: it was never
+        meant so.
+        """
+        notes = []
+        for name in self.classes:
+            drawn = [fact[f"cut_{name}"] for fact in facts if fact[f"cut_{name}"] or fact[f"size_{name}"]]
+            if drawn and min(drawn) == 1:
+                raise InputError(f"{name} lies wholly outside {self.data.inside.get(name, 'its parent')} in all "
+                                 f"{len(drawn)} cases that have it. If one file holds both as labels, let the outer region "
+                                 "take both values, such as classes: {liver: [1, 2], tumour: 2}, or use encoding: exclusive")
+            notes += [f"{h.case}: {f[f'cut_{name}']:.0%} of {name} lies outside its parent region and was cut off; look "
+                      "at its masks" for h, f in zip(headers, facts) if f[f"cut_{name}"] > CUT_WARNING]
+            empty = len(facts) - len(drawn)
+            if empty:
+                notes.append(f"{empty} of {len(facts)} cases have no {name} (empty masks are kept)")
+        return notes
+
     def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
-        """patient -> labels, fine to coarse, by the volumes of the classes in `data.folds.stratify`."""
-        return volume_strata(patients, facts, self.data.folds.stratify or self.classes, self.data.inside)
+        """patient -> labels, fine to coarse, by the sizes of the classes in `data.folds.stratify`."""
+        return size_strata(patients, facts, self.data.folds.stratify or self.classes, self.data.inside)
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -134,12 +195,24 @@ class Segmentation:
             return warp.labels(targets[:, None])[:, 0]
         return warp.labels(targets)
 
-    def foreground(self, targets: np.ndarray) -> np.ndarray:
-        """bool (S,): which targets hold a region inside another (any region or class, if there is none inside)."""
+    def present(self, targets: np.ndarray) -> np.ndarray:
+        """bool (S, classes): which classes each target holds."""
         if self.exclusive:
-            return targets.any(axis=(1, 2))
-        inner = [i for i, parent in enumerate(self.parents) if parent >= 0] or list(range(len(self.classes)))
-        return targets[:, inner].any(axis=(1, 2, 3))
+            return np.stack([(targets == i + 1).any(axis=(1, 2)) for i in range(len(self.classes))], axis=1)
+        return targets.any(axis=(2, 3))
+
+    def foreground(self, present: np.ndarray) -> np.ndarray:
+        """bool (S,): which samples the balanced sampler draws as often as all others, from `present` of all samples.
+
+        Those with a region inside another, where the study has such; else those with any class; and where every
+        sample has one, those with a rare class.
+        """
+        inner = [i for i, parent in enumerate(self.parents) if parent >= 0]
+        if inner:
+            return present[:, inner].any(axis=1)
+        if not present.any(axis=1).all():
+            return present.any(axis=1)
+        return present[:, present.mean(axis=0) < RARE].any(axis=1)
 
     def loss(self, outputs, targets):
         """(scalar, parts) of `outputs["logits"]` (B, outputs, H, W) float against targets uint8, all torch."""
@@ -162,7 +235,7 @@ class Segmentation:
     def pooled_calibration(self, tasks: Sequence[Segmentation]) -> dict:
         """The mean of several models' thresholds, for their fused prediction."""
         return {"threshold": dict(zip(self.classes, np.mean([t.thresholds for t in tasks], axis=0).tolist())),
-                "presence_ml": {n: float(np.mean([t.presence_ml(n) for t in tasks])) for n in self.presence}}
+                "presence": {n: float(np.mean([t.presence_threshold(n) for t in tasks])) for n in self.presence}}
 
     def decode(self, outputs: dict[str, np.ndarray], case) -> Prediction:
         """Logits of a whole case (frames, outputs, *grid) -> Prediction on the native grid."""
@@ -214,71 +287,63 @@ class Segmentation:
 
     # --- scores --------------------------------------------------------------------------------------------------
 
+    def named(self, masks: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.classes, masks))
+
     def score(self, prediction: Prediction, truth: np.ndarray, case, distances: bool = True) -> dict:
         """{(class, metric): value} of one case; `distances` False leaves out the slow ones (training)."""
-        rows: dict[tuple[str, str], float] = {}
-        for name, mask, true in zip(self.classes, prediction.masks, truth):
-            scores = overlap(mask, true)
-            if distances:
-                scores["hd95_mm"] = hd95_mm(mask, true, case.spacing_mm)
-            rows |= {(name, metric): value for metric, value in scores.items()}
-            rows[name, "volume_ml"] = volume_ml(mask, case.spacing_mm)
-            rows[name, "volume_ml_true"] = volume_ml(true, case.spacing_mm)
-            rows[name, "false_positive_ml"] = false_positive_ml(mask, true, case.spacing_mm)
-        for metric in scores:
-            values = [rows[name, metric] for name in self.classes]
-            values = [v for v in values if not np.isnan(v)]
-            rows[ALL, metric] = float(np.mean(values)) if values else float("nan")
+        rows = score_case(self.named(prediction.masks), self.named(truth), case.geometry, distances, self.tolerance_mm)
+        size = case.geometry.size_metric
         for name in self.presence:
-            rows[name, "present"] = float(rows[name, "volume_ml"] > self.presence_ml(name))
-            rows[name, "present_true"] = float(rows[name, "volume_ml_true"] > 0)
-        return rows | self._measured(prediction.masks, case, "") | self._measured(truth, case, "_true")
+            rows[name, "present"] = float(rows[name, size] > self.presence_threshold(name))
+            rows[name, "present_true"] = float(rows[name, f"{size}_true"] > 0)
+        return rows | self._measured(prediction.masks, case) | self._measured(truth, case, "_true")
 
     def measure(self, prediction: Prediction, case) -> dict:
         """{(class, metric): value} of a case without truth."""
-        rows = {(name, "volume_ml"): volume_ml(mask, case.spacing_mm)
-                for name, mask in zip(self.classes, prediction.masks)}
-        rows |= {(name, "present"): float(rows[name, "volume_ml"] > self.presence_ml(name)) for name in self.presence}
-        return rows | self._measured(prediction.masks, case, "")
+        size = case.geometry.size_metric
+        rows = {(name, size): case.geometry.size_of(mask) for name, mask in self.named(prediction.masks).items()}
+        rows |= {(name, "present"): float(rows[name, size] > self.presence_threshold(name)) for name in self.presence}
+        return rows | self._measured(prediction.masks, case)
 
-    def _measured(self, masks: np.ndarray, case, suffix: str) -> dict:
-        named = dict(zip(self.classes, masks))
-        return {(c, name + suffix): value for name, function in make_measurements(self.measurements, self.classes)
-                for c, value in function(named, case.spacing_mm).items()}
+    def _measured(self, masks: np.ndarray, case, suffix: str = "") -> dict:
+        return {(c, metric + suffix): value for measurement in make_measurements(self.measurements, self.classes)
+                for (c, metric), value in measurement(self.named(masks), case.geometry).values.items()}
+
+    def marks(self, prediction: Prediction, case) -> list:
+        """What the measurements would draw: calipers, ellipses (see `measurements.Mark`)."""
+        return [mark for measurement in make_measurements(self.measurements, self.classes)
+                for mark in measurement(self.named(prediction.masks), case.geometry).marks]
+
+    def worksheet(self, scores: dict) -> dict[str, float | str]:
+        """{(class, metric): value} by the titles of a worksheet's columns."""
+        return worksheet_row(scores, self.classes)
 
     def evidence(self, prediction: Prediction, truth: np.ndarray, case) -> dict:
-        """Volumes (mL) of prediction and truth per class, and this model's presence thresholds (mL)."""
-        return {"patient": case.patient,
-                "predicted": [volume_ml(mask, case.spacing_mm) for mask in prediction.masks],
-                "true": [volume_ml(mask, case.spacing_mm) for mask in truth],
-                "presence_ml": {name: self.presence_ml(name) for name in self.presence}}
+        """Sizes of prediction and truth per class, and this model's presence thresholds."""
+        size_of = case.geometry.size_of
+        return {"patient": case.patient, "unit": case.geometry.size_unit,
+                "predicted": [size_of(mask) for mask in prediction.masks], "true": [size_of(mask) for mask in truth],
+                "presence": {name: self.presence_threshold(name) for name in self.presence}}
 
-    def presence_ml(self, name: str) -> float:
-        return float(self.calibration.get("presence_ml", {}).get(name, self.presence_default_ml))
+    def presence_threshold(self, name: str) -> float:
+        return float(self.calibration.get("presence", {}).get(name, self.presence_default))
 
     def score_set(self, evidence: Sequence[dict]) -> dict:
-        """Cases with empty truth, and how well volume tells presence: ROC AUC, kappa, sensitivity, specificity."""
+        """Cases with empty truth, and how well size tells presence: ROC AUC, kappa, sensitivity, specificity."""
         rows: dict[tuple[str, str], float] = {}
         for index, name in enumerate(self.classes):
             rows[name, "cases"] = len(evidence)
             rows[name, "empty_truth_cases"] = sum(e["true"][index] == 0 for e in evidence)
         for name in self.presence:
-            index = self.classes.index(name)
-            patients = largest_by_patient(evidence, index)
-            predicted = [p for p, _, _ in patients]
-            decided = [p > e["presence_ml"][name] for p, _, e in patients]
-            agreement = binary_agreement(predicted, decided, [true > 0 for _, true, _ in patients])
-            rows |= {(name, f"presence_{metric}"): value for metric, value in agreement.items()}
-            used = {e["presence_ml"][name] for e in evidence}
-            if len(used) == 1:  # one model: the threshold is part of its result
-                rows[name, "presence_threshold_ml"] = used.pop()
+            rows |= presence_scores(evidence, name, self.classes.index(name))
         return rows
 
     def calibrate(self, cases: Callable[[], Iterable[tuple[Prediction, np.ndarray, object]]]) -> dict:
         """Thresholds from validation: `cases()` yields (prediction, truth, case), one in memory at a time, twice.
 
         First the probability threshold of each region (see `best_thresholds`), then, with these in force, the
-        volume above which a class counts as present (Youden's). No cases, no calibration: {}.
+        size above which a class counts as present (Youden's). No cases, no calibration: {}.
         """
         dice = [self._dice_by_threshold(prediction, truth) for prediction, truth, _ in cases()]
         if not dice:
@@ -293,8 +358,8 @@ class Segmentation:
         for name in self.presence:
             patients = largest_by_patient(evidence, self.classes.index(name))
             presence[name] = youden_threshold([p for p, _, _ in patients], [true > 0 for _, true, _ in patients],
-                                              self.presence_default_ml)
-        return {"threshold": chosen, "presence_ml": presence, "cases": len(dice)}
+                                              self.presence_default)
+        return {"threshold": chosen, "presence": presence, "cases": len(dice)}
 
     def _dice_by_threshold(self, prediction: Prediction, truth: np.ndarray) -> np.ndarray:
         """Dice (thresholds, classes) of one case, the parent of each class held at 0.5; NaN where truth is empty."""
@@ -310,63 +375,30 @@ class Segmentation:
 
     # --- pictures ------------------------------------------------------------------------------------------------
 
-    def draw(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray | None, case, chosen=None,
-             scale: int = 1) -> np.ndarray:
+    def draw(self, frames: np.ndarray, prediction: Prediction | None, truth: np.ndarray | None, case, chosen=None,
+             scale: float = 1) -> np.ndarray:
         """uint8 (frames, rows * scale, columns * scale, 3) on the native grid: outlines of the regions, one region's
-        probability as heat, the truth in white and black dots.
+        probability as heat, the truth in white and black dots; the plain frames without a prediction.
 
         frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
         """
-        from lib.reporting.painting import grey, overlay
-        image = grey(case.fit.restore(frames[:, self.background].astype(np.float32)))
-        chosen = range(len(image)) if chosen is None else list(chosen)
-        index = {name: self.classes.index(name) for name in self.outlines or self.classes}
-        outlines = {name: prediction.masks[i][chosen] for name, i in index.items()}
-        truths = {} if truth is None else {name: truth[i][chosen] for name, i in index.items()}
-        heat = None
-        if self.heat:
-            inner = self.classes.index(self.heat)
-            parent = self.parents[inner]
-            heat = prediction.probabilities[inner] * (prediction.masks[parent] if parent >= 0 else 1)
-            heat = heat[chosen]
-        return overlay(image[chosen], outlines, truths, heat, scale)
+        return draw_frames(self, frames, prediction, truth, case, chosen, scale)
 
-    def picture(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray, case) -> np.ndarray:
-        """uint8 (rows, columns, 3): the frame that holds most of the innermost region present, upright."""
-        from lib.reporting.painting import upright
-        present = [mask for mask in truth if mask.any()] or list(prediction.masks)
-        chosen = int(present[-1].sum(axis=(1, 2)).argmax())
-        return upright(self.draw(frames, prediction, truth, case, [chosen], scale=2)[0], case)
+    def side_by_side(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray | None, case) -> np.ndarray:
+        """uint8 (rows, columns, 3): image, truth and prediction in the classes' colours, upright, at the frame that
+        holds most of the innermost region present."""
+        return side_by_side(self, frames, prediction, truth, case)
 
     def truth_picture(self, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
-        """As `picture`, of the truth alone (what the data set looks like)."""
+        """uint8 (rows, columns, 3): the truth's outlines at the frame that holds most of the innermost region present,
+        upright (what the data set looks like)."""
+        present = [mask for mask in truth if mask.any()] or list(truth)
+        chosen = [int(present[-1].sum(axis=(1, 2)).argmax())]
         shown = Prediction(truth.astype(np.float32), truth, self.thresholds)
-        return self.picture(frames, shown, truth, case)
+        return upright(self.draw(frames, shown, truth, case, chosen, scale=2)[0], case.geometry)
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:
         """float (frames,): how well each frame went, Dice of the regions inside another (or of all); NaN where
         neither truth nor prediction has any. Without truth: how sure the model is there (0..1)."""
-        inner = [i for i, parent in enumerate(self.parents) if parent >= 0] or range(len(self.classes))
-        scores = np.full((len(inner), prediction.masks.shape[1]), np.nan)
-        for row, index in enumerate(inner):
-            mask, probability = prediction.masks[index], prediction.probabilities[index]
-            for frame in range(mask.shape[0]):
-                if truth is None and mask[frame].any():
-                    scores[row, frame] = probability[frame][mask[frame]].mean()
-                elif truth is not None and (mask[frame].any() or truth[index, frame].any()):
-                    both = np.count_nonzero(mask[frame] & truth[index, frame])
-                    scores[row, frame] = 2 * both / (np.count_nonzero(mask[frame]) + np.count_nonzero(truth[index, frame]))
-        known = ~np.isnan(scores).all(axis=0)
-        result = np.full(scores.shape[1], np.nan)
-        result[known] = np.nanmean(scores[:, known], axis=0)
-        return result
-
-
-def largest_by_patient(evidence: Sequence[dict], index: int) -> list[tuple[float, float, dict]]:
-    """Per patient the largest predicted and the largest true volume (mL) of class `index` over his or her cases, and
-    one piece of evidence: presence is judged of a patient, not of a scan."""
-    patients: dict[str, list[dict]] = {}
-    for one in evidence:
-        patients.setdefault(one["patient"], []).append(one)
-    return [(max(e["predicted"][index] for e in ones), max(e["true"][index] for e in ones), ones[0])
-            for ones in patients.values()]
+        inner = [i for i, parent in enumerate(self.parents) if parent >= 0]
+        return frame_scores(prediction, truth, inner or range(len(self.classes)))

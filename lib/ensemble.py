@@ -1,0 +1,87 @@
+"""The folds' ONNX models, each checked against the prepared data: who may judge which case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib.data.case import Case
+from lib.data.grid import content_hash
+from lib.data.store import Prepared
+from lib.onnx_model import OnnxModel
+from lib.study import InputError, Study, training_differences
+from lib.tasks import make_task
+from lib.workspace import Workspace
+
+
+@dataclass
+class Member:
+    """A fold's model with the task that uses its thresholds."""
+    model: OnnxModel
+    task: object
+
+
+def open_models(prepared: Prepared, study: Study, space: Workspace, name: str, onnx_dir: Path | None, device: str,
+                chosen: Path | None = None) -> dict[int, Member]:
+    """fold -> Member, each checked against the prepared data; `chosen` is the one model that the user named.
+
+    Raises InputError for stale or foreign models.
+    """
+    folder = onnx_dir or space.onnx(name)
+    remedy = f"python 3-ConvertModels.py {space.arguments} -n {name}"
+    members: dict[int, Member] = {}
+    paths = [p for p in sorted(folder.glob("fold*.onnx")) if not p.name.endswith(".candidate.onnx")]
+    for path in paths if chosen is None else [chosen]:
+        model = OnnxModel(path, device)
+        if model.study.name != study.name:
+            raise InputError(f"{path} belongs to study {model.study.name!r}, not {study.name!r}")
+        if model.meta["fingerprint"] != prepared.fingerprint:
+            raise InputError(f"{path} is stale: it was made from other prepared data. Train again, then run  {remedy}")
+        if model.fold in members:
+            raise InputError(f"{path} and {members[model.fold].model.path} are both of fold {model.fold}: run  {remedy}")
+        if model.meta["test_patients"] != prepared.test_hash(model.fold):
+            raise InputError(f"{path} was trained on patients that fold {model.fold} tests now: train again, then run  {remedy}")
+        first = next(iter(members.values()), None)
+        changed = training_differences(first.model.meta["study"], model.meta["study"]) if first else []
+        if changed and not (model.meta["chosen"] or first.model.meta["chosen"]):
+            raise InputError(f"{path} was trained with other settings than {first.model.path} ({'; '.join(changed)}): "
+                             f"older models are mixed in. Run  {remedy}")
+        judged = replace(model.study, measurements=study.measurements, report=study.report)  # how it is judged is free
+        members[model.fold] = Member(model, make_task(judged).with_calibration(model.meta["calibration"]))
+    if not members:
+        raise InputError(f"no models in {folder}: first run  {remedy}")
+    return dict(sorted(members.items()))
+
+
+def provider(members: dict[int, Member]) -> str:
+    """What computed: CPU or CUDA."""
+    return next(iter(members.values())).model.provider.removesuffix("ExecutionProvider")
+
+
+def provenance(prepared: Prepared, members: dict[int, Member], header: dict) -> dict:
+    """From which data and which models the results came."""
+    return {**header, "fingerprint": prepared.fingerprint, "folds": sorted(members), "computed_on": provider(members),
+            "finished": {fold: member.model.meta["finished"] for fold, member in members.items()}}
+
+
+def voters_task(voters: list[Member]):
+    """The task with the mean of the voters' thresholds."""
+    tasks = [member.task for member in voters]
+    return tasks[0].with_calibration(tasks[0].pooled_calibration(tasks))
+
+
+def choose_voters(prepared: Prepared, members: dict[int, Member], case: Case, notes: list[str]) -> list[Member]:
+    """All models for a new case; for one of the prepared data only the model that never saw its patient."""
+    content = content_hash(case)
+    twin = next((known for known in prepared.cases if known.content == content), None)
+    entry = case.header
+    if twin is None:
+        if any(known.patient == entry.patient for known in prepared.cases):
+            notes.append(f"{entry.case}: a patient of the prepared data has this name, but other images; if it is the "
+                         "same patient, the models may have trained on them")
+        return list(members.values())
+    fold = next((f for f in members if prepared.splits[f].get(twin.patient) == "test"), None)
+    notes.append(f"{entry.case}: the images of {twin.case} of the prepared data; "
+                 + ("left out, because no model here has it among its test patients" if fold is None else
+                    f"predicted by fold {fold} alone"))
+    return [] if fold is None else [members[fold]]

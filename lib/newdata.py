@@ -1,0 +1,107 @@
+"""[4] New patients, predicted by all folds together; scored where truth is present."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lib.data.case import Case, CaseError, Header
+from lib.data.grid import to_grid
+from lib.data.store import CaseRecord, Prepared, Samples, fit_of
+from lib.ensemble import Member, choose_voters, open_models, provenance, provider, voters_task
+from lib.imaging.writing import write_shares
+from lib.prediction import BATCH, predict_cases
+from lib.readers import make_reader
+from lib.results import Results, check_tolerance, headline
+from lib.study import InputError, Study
+from lib.workspace import Workspace, building
+
+
+def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str, root: Path, onnx_dir: Path | None,
+                   device: str, progress, chosen: Path | None = None) -> str:
+    """Predict new patients with all folds together (or with the `chosen` model); returns what to print.
+
+    A case whose images were prepared for training is predicted only by the fold that tests its patient.
+    Raises InputError.
+    """
+    members = open_models(prepared, study, space, name, onnx_dir, device, chosen)
+    if not root.is_dir():
+        raise InputError(f"--predict {root}: there is no such folder")
+    reader = make_reader(study.data)
+    scan, with_truth = reader.headers(root, labels=False), reader.headers(root, labels=True)
+    if not scan.headers:
+        raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
+    labelled, usable = {h.case: h for h in with_truth.headers}, {h.case for h in scan.headers}
+    notes = [f"left out: {problem}" for problem in scan.problems]
+    notes += [f"predicted but not scored: {problem}" for problem in with_truth.problems
+              if problem.case in usable and reader.has_truth(root, problem.case)]
+    target = space.results(name) / f"predict-{root.resolve().name}"
+    evidence, alone = [], 0
+    with building(target) as folder:
+        results = Results(folder, study, {"study": study.name, "run": name})
+        for entry in progress(scan.headers, len(scan.headers), "predict"):
+            case = read_new(reader, root, entry, labelled.get(entry.case), notes)
+            voters = choose_voters(prepared, members, case, notes) if case else []
+            if voters:
+                evidence += predict_new(results, study, voters, case)
+                alone += len(voters) == 1 < len(members)
+        if not results.sheet:
+            raise InputError(f"nothing could be predicted in {root}:\n  " + "\n  ".join(notes))
+        task = voters_task(list(members.values()))
+        if evidence:
+            results.add_set("", task.score_set(evidence))
+        summary = results.finish(task, provenance(prepared, members, results.header))
+    return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {len(members)} folds together on "
+                      f"{provider(members)}{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of "
+                      "them scored", *([headline(summary, task.headline)] if evidence else []), f"results: {target}"])
+
+
+def read_new(reader, root: Path, entry: Header, labelled: Header | None, notes: list[str]) -> Case | None:
+    """The case with its truth if that can be read, else without; None (and a note) if its images cannot be read."""
+    if labelled is not None:
+        try:
+            return reader.read(root, labelled, labels=True)
+        except CaseError as error:
+            notes.append(f"predicted but not scored: {error.problem}")
+    try:
+        return reader.read(root, entry, labels=False)
+    except CaseError as error:
+        notes.append(f"left out: {error.problem}")
+        return None
+
+
+def predict_new(results: Results, study: Study, voters: list[Member], case: Case) -> list[dict]:
+    """Predict a case that is not in the prepared arrays, and write it; returns evidence if it has truth."""
+    record, task = record_of(case.header, study), voters_task(voters)
+    fold = voters[0].model.fold if len(voters) == 1 else ""
+    started = time.perf_counter()
+    frames = np.empty((record.geometry.shape[0], case.header.channels, *study.data.size), study.data.store)
+    to_grid(case, record.fit, study, frames)
+    series = [(record, whole_series(len(frames)))]
+    predictions = []
+    for member in voters:
+        outputs = predict_cases(member.model.run, frames, series, member.model.study.window, BATCH)
+        predictions += [member.task.decode(raw, record) for _, raw in outputs]
+    prediction = task.fuse(predictions)
+    seconds = time.perf_counter() - started
+    truth = task.native_truth(case) if case.truth else None
+    if truth is not None:
+        check_tolerance(study, [record])
+    scores = task.measure(prediction, record) if truth is None else task.score(prediction, truth, record)
+    results.add_case(fold, record, scores, task, seconds)
+    results.draw(task, frames, prediction, truth, record)
+    write_shares(results.folder / "agreement", record.case, task.agreement(predictions), record.geometry.source)
+    return [] if truth is None else [task.evidence(prediction, truth, record)]
+
+
+def record_of(header: Header, study: Study) -> CaseRecord:
+    """A case that is not in the prepared arrays, as the tasks know cases."""
+    return CaseRecord(0, header.case, header.patient, header.geometry, fit_of(header.geometry, study.data.size),
+                      slice(0, header.geometry.shape[0]), "")
+
+
+def whole_series(frames: int) -> Samples:
+    index = np.arange(frames)
+    return Samples(index, index, np.zeros(frames, np.int64), np.full(frames, frames))

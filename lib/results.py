@@ -1,0 +1,87 @@
+"""A results folder while it is being filled: rows, worksheet, predictions and pictures, case by case."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lib.imaging.writing import write_prediction
+from lib.reporting.heatmaps import write_heatmap, write_picture
+from lib.reporting.results import draw_results
+from lib.reporting.worksheets import write_worksheet
+from lib.study import InputError, Study
+from lib.workspace import write_json, write_table
+
+COLUMNS = ("study", "run", "fold", "patient", "case", "class", "metric", "value")
+
+
+class Results:
+    """What script 4 writes. folder: being built; header: the cells study and run of every row."""
+
+    def __init__(self, folder: Path, study: Study, header: dict):
+        self.folder, self.study, self.header = folder, study, header
+        self.rows: list[dict] = []
+        self.sheet: list[dict] = []
+
+    def add_case(self, fold, case, scores: dict, task, seconds: float) -> None:
+        """Scores {(class, metric): value} of one case; seconds: its network and decoding."""
+        self.rows += tidy({**self.header, "fold": fold, "patient": case.patient, "case": case.case}, scores)
+        self.sheet.append({"file": case.case, "patient": case.patient, "fold": fold, **task.worksheet(scores),
+                           "seconds": round(seconds, 4)})
+
+    def add_set(self, fold, scores: dict) -> None:
+        """Scores that need the whole set, of a fold or (fold "") of all."""
+        self.rows += tidy({**self.header, "fold": fold}, scores)
+
+    def draw(self, task, frames, prediction, truth, case, beneath: str = "") -> None:
+        """The prediction and its pictures; `beneath` is a folder below predictions/ and the others."""
+        write_prediction(self.folder / "predictions" / beneath, case.case, task.volume(prediction), case.geometry.source)
+        if self.study.report.heatmaps:
+            write_heatmap(self.folder / "heatmaps" / beneath, task, frames, prediction, truth, case)
+            write_picture(self.folder / "pictures" / beneath / f"{case.case}.png",
+                          task.side_by_side(frames, prediction, truth, case))
+
+    def finish(self, task, manifest: dict) -> list[dict]:
+        """Write the tables and figures; returns the rows of summary.csv."""
+        write_table(self.folder / "results.csv", COLUMNS, self.rows)
+        write_worksheet(self.folder / "results.xlsx", self.sheet, "results by file")
+        summary = write_summary(self.folder / "summary.csv", self.rows)
+        write_json(self.folder / "manifest.json", manifest)
+        draw_results(self.folder / "figures", self.rows, task.figures)
+        return summary
+
+
+def check_tolerance(study: Study, cases: list) -> None:
+    """Raise InputError for a tolerance in mm where a case has no pixel size."""
+    for case in cases:
+        if study.report.tolerance_mm and case.geometry.spacing_mm is None:
+            raise InputError(f"--tolerance is in mm, but {case.case} has no pixel size: give data.reader.pixels_per_mm or "
+                             "data.reader.spacing_table, and run script 1 again")
+
+
+def tidy(cells: dict, scores: dict) -> list[dict]:
+    """Rows of results.csv from {(class, metric): value}."""
+    return [{**cells, "class": name, "metric": metric, "value": float(value)} for (name, metric), value in scores.items()]
+
+
+def write_summary(path: Path, rows: list[dict]) -> list[dict]:
+    """Write summary.csv of tidy rows, with the agreement of every measured pair; returns its rows."""
+    from lib.evaluation.agreement import agreement
+    from lib.evaluation.statistics import SUMMARY_COLUMNS, summarise
+    summary = summarise([{column: row.get(column, "") for column in COLUMNS} for row in [*rows, *agreement(rows)]])
+    records = json.loads(summary.to_json(orient="records", double_precision=15))
+    write_table(path, SUMMARY_COLUMNS, records)
+    return records
+
+
+def headline(summary: list[dict], metrics: tuple[str, ...]) -> str:
+    """The numbers that a person looks for first, as a table."""
+    lines = [f"{'class':<20} {'metric':<34} {'mean over folds':>18} {'pooled [95 % interval]':>28} {'patients':>9}"]
+    for row in summary:
+        if row["metric"] not in metrics or row["estimate"] is None:
+            continue
+        spread = "" if row["mean"] is None else f"{row['mean']:.3f}" + ("" if row["sd"] is None else f" (SD {row['sd']:.3f})")
+        interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+        patients = "" if row["patients"] is None else f"{row['patients']:.0f}"
+        lines.append(f"{row['class']:<20} {row['metric']:<34} {spread:>18} {row['estimate']:>10.3f}{interval:<18} {patients:>9}")
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Which epoch is the best: the score that `training.select` names, its direction, and when to stop waiting."""
+
+from __future__ import annotations
+
+import math
+
+from lib.study import InputError, Training, one_of
+
+NO_VALIDATION = "last epoch (no validation patients)"
+ALWAYS_DEFINED = ("dice", "iou", "recall")  # undefined only where no validation case has the class at all
+
+
+class Selection:
+    """The best epoch so far. epoch: -1 before the first."""
+
+    def __init__(self, settings: Training, task, fold: int, has_validation: bool):
+        """Raises InputError for what cannot be selected on."""
+        self.settings, self.fold, self.has_validation = settings, fold, has_validation
+        self.epoch, self.score = -1, -math.inf
+        metric, _, name = settings.select.partition("/")
+        known = {"loss": False, **task.selectable}
+        one_of(metric, tuple(known), "training.select")
+        if metric != "loss":
+            one_of(name or "all", task.selectable_classes(metric), f"training.select, class of {metric}")
+        self.larger_is_better: bool = known[metric]
+
+    @property
+    def column(self) -> str:
+        select = self.settings.select
+        return "validation_loss" if select == "loss" else select if "/" in select else f"{select}/all"
+
+    @property
+    def metric(self) -> str:
+        """What a checkpoint says that its score is."""
+        return self.column if self.has_validation else NO_VALIDATION
+
+    def score_of(self, row: dict) -> float:
+        """The score in a row of metrics.csv; NaN without validation. Raises InputError where there is none."""
+        if not self.has_validation:
+            return math.nan
+        metric = self.column.split("/")[0]
+        if self.column not in row:
+            known = sorted(column for column in row if column.split("/")[0] == metric)
+            raise InputError(f"training.select: validation has no {self.column!r}; known: "
+                             f"{', '.join(known or sorted(c for c in row if '/' in c))}")
+        score = row[self.column]
+        if math.isnan(score) and metric in ALWAYS_DEFINED:
+            raise InputError(f"no validation case of fold {self.fold} has what training.select={self.settings.select} "
+                             "scores, so no epoch can be chosen: select another metric or class, or prepare with another "
+                             "data.folds.seed or a larger -v")
+        if math.isnan(score):  # not defined in this epoch
+            return -math.inf if self.larger_is_better else math.inf
+        return score
+
+    def take(self, epoch: int, score: float) -> bool:
+        """Whether `epoch` is the best now; without validation the last always is."""
+        better = score > self.score if self.larger_is_better else score < self.score
+        if self.epoch >= 0 and self.has_validation and not better:
+            return False
+        self.epoch, self.score = epoch, score
+        return True
+
+    def out_of_patience(self, epochs_done: int) -> bool:
+        waited = epochs_done - 1 - self.epoch
+        return bool(self.settings.patience and self.has_validation and epochs_done and waited >= self.settings.patience)

@@ -1,0 +1,69 @@
+"""Pictures of a segmentation: overlays of every frame, and image, truth and prediction side by side."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from lib.imaging.captions import row_of
+from lib.imaging.painting import Upright, filled, grey, overlay, panel_scale
+
+PANEL_PX = (384, 640)  # about, at most, on the longer side
+
+
+def native_image(task, frames: np.ndarray, case) -> np.ndarray:
+    """uint8 (frames, rows, columns): the background channel of stored frames (n, channels, *grid), restored."""
+    return grey(case.fit.restore(frames[:, task.background].astype(np.float32)))
+
+
+def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case, chosen: Sequence[int] | None,
+                scale: float) -> np.ndarray:
+    """See Segmentation.draw."""
+    image = native_image(task, frames, case)
+    chosen = list(range(len(image)) if chosen is None else chosen)
+    index = {name: task.classes.index(name) for name in task.outlines or task.classes}
+    outlines = {} if prediction is None else {name: prediction.masks[i][chosen] for name, i in index.items()}
+    truths = {} if truth is None else {name: truth[i][chosen] for name, i in index.items()}
+    heat = None
+    if task.heat and prediction is not None:
+        inner = task.classes.index(task.heat)
+        parent = task.parents[inner]
+        heat = (prediction.probabilities[inner] * (prediction.masks[parent] if parent >= 0 else 1))[chosen]
+    return overlay(image[chosen], outlines, truths, heat, scale, task.palette)
+
+
+def side_by_side(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> np.ndarray:
+    """See Segmentation.side_by_side."""
+    shown = truth if truth is not None and truth.any() else prediction.masks
+    present = [mask for mask in shown if mask.any()] or list(shown)
+    frame = int(present[-1].sum(axis=(1, 2)).argmax())
+    image, scale = native_image(task, frames, case)[frame], panel_scale(case.geometry, *PANEL_PX)
+    view = Upright(case.geometry, scale)
+
+    def panel(masks: np.ndarray | None) -> np.ndarray:
+        named = {} if masks is None else {name: mask[frame] for name, mask in zip(task.classes, masks)}
+        return view.show(filled(image, named, task.palette, scale))
+
+    panels = [("image", panel(None))]
+    if truth is not None:
+        panels.append(("truth", panel(truth)))
+    return row_of([*panels, ("prediction", panel(prediction.masks))], task.palette)
+
+
+def frame_scores(prediction, truth: np.ndarray | None, chosen: Sequence[int]) -> np.ndarray:
+    """float (frames,): mean Dice of the classes `chosen` in each frame, NaN where neither truth nor prediction has any.
+    Without truth: how sure the model is there (0..1)."""
+    scores = np.full((len(chosen), prediction.masks.shape[1]), np.nan)
+    for row, index in enumerate(chosen):
+        mask, probability = prediction.masks[index], prediction.probabilities[index]
+        for frame in range(mask.shape[0]):
+            if truth is None and mask[frame].any():
+                scores[row, frame] = probability[frame][mask[frame]].mean()
+            elif truth is not None and (mask[frame].any() or truth[index, frame].any()):
+                both = np.count_nonzero(mask[frame] & truth[index, frame])
+                scores[row, frame] = 2 * both / (np.count_nonzero(mask[frame]) + np.count_nonzero(truth[index, frame]))
+    known = ~np.isnan(scores).all(axis=0)
+    result = np.full(scores.shape[1], np.nan)
+    result[known] = np.nanmean(scores[:, known], axis=0)
+    return result

@@ -1,0 +1,100 @@
+"""Scores of a segmentation: rows of one case, and those that need the whole set."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from lib.data.case import Geometry
+from lib.evaluation.metrics import hd95, overlap, surface_distances
+from lib.evaluation.statistics import binary_agreement
+from lib.evaluation.tolerance import surface_dice, tolerant_overlap
+
+ALL = "all"  # the class of a row that speaks of all foreground classes
+TRUTHS = {"eroded": -1.0, "original": 0.0, "dilated": 1.0}  # how a row says which truth was scored with a tolerance
+
+
+def score_case(masks: dict[str, np.ndarray], truths: dict[str, np.ndarray], geometry: Geometry, distances: bool,
+               tolerance: float) -> dict[tuple[str, str], float]:
+    """{(class, metric): value}; masks, truths: class -> bool (frames, rows, columns). Overlaps, distances and those
+    with a tolerance have a mean over classes too; `distances` False leaves out what is slow."""
+    rows: dict[tuple[str, str], float] = {}
+    averaged: set[str] = set()
+    for name, mask in masks.items():
+        true = truths[name]
+        scores = overlap(mask, true)
+        if distances:
+            scores |= distance_scores(mask, true, geometry, tolerance)
+        averaged |= set(scores)
+        rows |= {(name, metric): value for metric, value in scores.items()}
+        if distances and tolerance:
+            tolerant, chosen = tolerant_overlap(mask, true, geometry.spacing, tolerance)
+            rows |= {(name, f"{metric}_tolerant"): value for metric, value in tolerant.items()}
+            rows[name, "tolerance_truth"] = TRUTHS[chosen]
+            averaged |= {f"{metric}_tolerant" for metric in tolerant}
+        rows[name, geometry.size_metric] = geometry.size_of(mask)
+        rows[name, f"{geometry.size_metric}_true"] = geometry.size_of(true)
+        rows[name, f"false_positive_{geometry.size_unit}"] = geometry.size_of(mask & ~true)
+    for metric in [m for (name, m) in rows if name == next(iter(masks)) and m in averaged]:
+        values = [rows[name, metric] for name in masks if not np.isnan(rows[name, metric])]
+        rows[ALL, metric] = float(np.mean(values)) if values else float("nan")
+    return rows
+
+
+def distance_scores(mask: np.ndarray, true: np.ndarray, geometry: Geometry, tolerance: float) -> dict[str, float]:
+    """Hausdorff distance, and with a tolerance the Normalised Surface Dice, from one search of distances."""
+    there, back = surface_distances(mask, true, geometry.spacing)
+    scores = {f"hd95_{geometry.unit}": hd95(there, back)}
+    if tolerance:
+        scores["nsd"] = surface_dice(there, back, tolerance)
+    return scores
+
+
+def presence_scores(evidence: Sequence[dict], name: str, index: int) -> dict[tuple[str, str], float]:
+    """How well the size of class `index` tells its presence: ROC AUC, kappa, sensitivity, specificity."""
+    patients = largest_by_patient(evidence, index)
+    predicted = [p for p, _, _ in patients]
+    decided = [p > e["presence"][name] for p, _, e in patients]
+    agreement = binary_agreement(predicted, decided, [true > 0 for _, true, _ in patients])
+    rows = {(name, f"presence_{metric}"): value for metric, value in agreement.items()}
+    used = {(e["presence"][name], e["unit"]) for e in evidence}
+    if len(used) == 1:  # one model: the threshold is part of its result
+        threshold, unit = used.pop()
+        rows[name, f"presence_threshold_{unit}"] = threshold
+    return rows
+
+
+def largest_by_patient(evidence: Sequence[dict], index: int) -> list[tuple[float, float, dict]]:
+    """Per patient the largest predicted and the largest true size of class `index` over his or her cases, and one
+    piece of evidence: presence is judged of a patient, not of a scan."""
+    patients: dict[str, list[dict]] = {}
+    for one in evidence:
+        patients.setdefault(one["patient"], []).append(one)
+    return [(max(e["predicted"][index] for e in ones), max(e["true"][index] for e in ones), ones[0])
+            for ones in patients.values()]
+
+
+def worksheet_row(scores: dict[tuple[str, str], float], classes: Sequence[str]) -> dict[str, float | str]:
+    """Scores by the titles that a worksheet's reader expects: overall ones first, then Dice per class, then the rest."""
+    def overall(metric: str) -> float:
+        return scores.get((ALL, metric), float("nan"))
+
+    row = {"Dice": overall("dice"), "IoU": overall("iou"), "accuracy": overall("accuracy"),
+           "precision": overall("precision"), "sensitivity": overall("recall"), "specificity": overall("specificity"),
+           "FPR": 1 - overall("specificity"), "FNR": 1 - overall("recall")}
+    row |= {f"Dice {name}": scores.get((name, "dice"), float("nan")) for name in classes}
+    names = {value: text for text, value in TRUTHS.items()}
+    for name in classes:
+        if (name, "dice_tolerant") in scores:
+            row[f"Dice {name}, with tolerance"] = scores[name, "dice_tolerant"]
+            row[f"truth used, {name}"] = names[scores[name, "tolerance_truth"]]
+    for (name, metric), value in scores.items():
+        if metric.startswith(("nsd", "hd95", "volume", "area")) or not _overlap_metric(metric):
+            row[f"{metric} {name}"] = value
+    return row
+
+
+def _overlap_metric(metric: str) -> bool:
+    return metric.removesuffix("_tolerant") in ("dice", "iou", "accuracy", "precision", "recall", "specificity",
+                                                "tolerance_truth")

@@ -1,0 +1,233 @@
+"""Pictures pixel by pixel: colours of areas and outlines, calipers where they were measured, words the right way up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.data.case import Geometry
+from lib.imaging.captions import DARK, LINE_PX, MARK, PANEL_PX, TICK_PX, draw_marks, extent, printable, row_of, write
+from lib.imaging.painting import (PALETTE, TRUTH, Upright, class_colours, filled, overlay, panel_scale, parse_colour,
+                                  upright)
+
+RED, GREEN = (200, 0, 0), (0, 100, 0)
+GREY = np.full((20, 30), 100, np.uint8)
+
+
+@dataclass
+class Mark:
+    points: list
+    closed: bool = False
+    text: str = ""
+    frame: int = 0
+
+    def __post_init__(self):
+        self.points = np.array(self.points, float)
+
+
+def rectangle(shape, rows, columns) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[slice(*rows), slice(*columns)] = True
+    return mask
+
+
+def box_of(mask: np.ndarray) -> list[int]:
+    """First and last row, first and last column."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [rows[0], rows[-1], columns[0], columns[-1]]
+
+
+def inked(picture: np.ndarray) -> np.ndarray:
+    """Where a grey picture was drawn on in the colour of marks; lines between two pixels are half as strong in both."""
+    return picture[..., 0].astype(int) - picture[..., 2] > (MARK[0] - MARK[2]) * 0.4
+
+
+# --- colours -----------------------------------------------------------------------------------------------------
+
+
+def test_colours_are_read_from_text_or_numbers():
+    assert parse_colour("#ff8000") == (255, 128, 0) and parse_colour([1, 2, 3]) == (1, 2, 3)
+    assert parse_colour("#0A0b0C") == (10, 11, 12)
+    for wrong in ("ff8000", "#ff80", "red", "#ff8000\n", [1, 2], [1, 2, 256], [1, 2, -1], [1.0, 2, 3], [True, 0, 0], None):
+        with pytest.raises(ValueError, match="no colour"):
+            parse_colour(wrong)
+
+
+def test_classes_without_a_colour_take_their_turn_of_the_palette():
+    assert class_colours(["a", "b", "c"], {"b": RED}) == {"a": PALETTE[0], "b": RED, "c": PALETTE[2]}
+    assert list(class_colours([str(n) for n in range(9)]).values())[7:] == list(PALETTE[:2])
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_filled_areas(scale):
+    first, second = rectangle(GREY.shape, (2, 12), (2, 12)), rectangle(GREY.shape, (7, 17), (7, 17))
+    picture = filled(GREY, {"a": first, "b": second}, {"a": RED, "b": GREEN}, scale)
+    assert picture.shape == (20 * scale, 30 * scale, 3) and picture.dtype == np.uint8
+    at = scale // 2
+    assert picture[4 * scale + at, 4 * scale + at].tolist() == [155, 45, 45]  # 0.45 * 100 + 0.55 * (200, 0, 0)
+    assert picture[9 * scale + at, 9 * scale + at].tolist() == [45, 100, 45]  # both: the later one, not a mixture
+    assert picture[0, 0].tolist() == picture[-1, -1].tolist() == [100, 100, 100]
+    assert picture[2 * scale, 5 * scale].tolist() == [120, 0, 0]  # outlines: 0.6 of the colour
+    assert picture[17 * scale - 1, 9 * scale].tolist() == [0, 60, 0]
+    opaque = filled(GREY, {"a": first}, {"a": RED}, scale, opacity=1)
+    assert opaque[4 * scale + at, 4 * scale + at].tolist() == [200, 0, 0]
+
+
+def test_outlines_have_the_colour_of_their_class():
+    mask = rectangle(GREY.shape, (5, 10), (5, 15))[None]
+    default, chosen = (overlay(GREY[None], {"a": mask}, {}, None, 2, colours)[0] for colours in (None, {"a": RED}))
+    for picture, colour in ((default, PALETTE[0]), (chosen, RED)):
+        outline = (picture == colour).all(axis=2)
+        assert box_of(outline) == [10, 19, 10, 29] and not outline[12:18, 12:28].any()
+        assert np.count_nonzero(outline) == 2 * 20 + 2 * 8
+    dots = overlay(GREY[None], {}, {"a": mask}, None, 2)[0]
+    assert {tuple(p) for p in dots.reshape(-1, 3).tolist()} == {(100, 100, 100), *TRUTH}
+    assert (overlay(GREY[None], {}, {}, None, 1)[0] == 100).all()
+
+
+def test_shrunk_pictures_keep_what_covers_half_a_pixel():
+    mask = rectangle((40, 60), (10, 20), (20, 40))
+    picture = filled(np.full((40, 60), 100, np.uint8), {"a": mask, "none": mask & False}, {"a": RED}, 0.5)
+    assert picture.shape == (20, 30, 3) and box_of((picture != 100).any(axis=2)) == [5, 9, 10, 19]
+
+
+@pytest.mark.parametrize("shape, spacing, expected", [
+    ((1, 540, 800), None, 0.9), ((1, 100, 70), None, 4), ((1, 256, 256), None, 1), ((1, 2000, 1000), None, 0.36),
+    ((20, 100, 100), (5.0, 1.0, 2.0), 2),  # 200 pixels wide once they are square
+    ((1, 1, 1000), None, 0.72)])
+def test_panel_scale(shape, spacing, expected):
+    assert panel_scale(Geometry(shape, spacing), 360, 720) == pytest.approx(expected)
+
+
+# --- upright -----------------------------------------------------------------------------------------------------
+
+
+VIEWS = [(turn, spacing, box) for turn in range(4) for spacing in (None, (5.0, 1.0, 1.7), (5.0, 0.6, 0.3))
+         for box in (None, (slice(8, 98), slice(4, 150)))]
+
+
+@pytest.mark.parametrize("turn, spacing, box", VIEWS)
+def test_a_caliper_lies_on_what_it_measured_however_the_frame_is_turned(turn, spacing, box):
+    """A bright rectangle is measured along its columns, from edge to edge, and then across its rows."""
+    image = np.zeros((50, 80), np.uint8)
+    image[20:30, 10:70] = 255
+    view = Upright(Geometry((1, 50, 80), spacing, True, {}, turn), 2, *([box] if box else []))
+    shown = view.show(overlay(image[None], {}, {}, None, 2)[0])
+    first_row, last_row, first_column, last_column = box_of(shown[..., 0] > 127)
+    for ends, axis in (([(24.5, 9.5), (24.5, 69.5)], "columns"), ([(19.5, 40), (29.5, 40)], "rows")):
+        drawn = inked(draw_marks(shown, [Mark(ends)], view))
+        top, bottom, left, right = box_of(drawn)
+        if (axis == "columns") == (turn % 2 == 0):
+            assert abs(left - first_column) <= 1 and abs(right - last_column) <= 1
+            middle, across = (first_row + last_row) / 2, (top + bottom) / 2
+            assert axis == "rows" or abs(middle - across) <= 1
+            assert abs(bottom - top - 2 * TICK_PX) <= 1
+        else:
+            assert abs(top - first_row) <= 1 and abs(bottom - last_row) <= 1
+            middle, across = (first_column + last_column) / 2, (left + right) / 2
+            assert axis == "rows" or abs(middle - across) <= 1
+            assert abs(right - left - 2 * TICK_PX) <= 1
+
+
+def test_points_by_hand():
+    view = Upright(Geometry((1, 4, 10), None, turn=1), 1)  # anticlockwise: the last column becomes the first row
+    assert view.points([(0, 9), (3, 0)]).tolist() == [[0, 0], [9, 3]]
+    view = Upright(Geometry((1, 4, 10), (1, 2, 1), turn=2), 1)  # rows are twice as high as columns are wide
+    assert view.points([(3, 9), (0, 0)]).tolist() == [[0.5, 0], [6.5, 9]]
+    view = Upright(Geometry((1, 4, 10), None), 2, (slice(2, 8), slice(0, 20)))
+    assert view.points([(1, 0)]).tolist() == [[0.5, 0.5]]
+
+
+def test_right_is_marked_on_volumes_only():
+    black = np.zeros((40, 40, 3), np.uint8)
+    assert upright(black, Geometry((3, 40, 40), (1, 1, 1), False, turn=2)).any()
+    assert not upright(black, Geometry((1, 40, 40), None, True, turn=2)).any()
+    assert not upright(black, Geometry((3, 40, 40), (1, 1, 1), False, turn=1)).any()
+
+
+# --- marks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_words_stand_upright_and_inside(turn):
+    geometry = Geometry((1, 90, 140), (5, 1.0, 1.4), False, {}, turn)
+    view = Upright(geometry, 2)
+    bare = view.show(np.full((180, 280, 3), 60, np.uint8))
+    word = np.zeros((*extent("NT 1.32 mm")[::-1], 3), np.uint8)
+    write(word, "NT 1.32 mm", (0, 0), MARK)
+    for points in ([(2, 2), (9, 2)], [(88, 138), (80, 138)], [(45, 70), (50, 70)]):
+        picture = draw_marks(bare, [Mark(points, text="NT 1.32 mm")], view)
+        seen, written = (inked(p).astype(np.uint8) for p in (picture, word))
+        assert cv2.matchTemplate(seen, written, cv2.TM_CCORR_NORMED).max() > 0.97
+    assert (bare[5:, 40:] == 60).all()  # the picture that was given stays as it was
+
+
+def test_text_that_is_too_long_is_cut_and_stays_inside():
+    bare = np.full((60, 80, 3), 60, np.uint8)
+    picture = draw_marks(bare, [Mark([(30, 40), (35, 40)], text="a measurement of a very long name 12.3 mm")])
+    assert (picture[:, [0, 1, -2, -1]] == 60).all() and (picture[[0, 1, -2, -1]] == 60).all()
+
+
+def test_two_texts_do_not_cover_each_other():
+    bare = np.full((200, 300, 3), 60, np.uint8)
+    marks = [Mark([(100, 150), (110, 150)]), Mark([(100, 156), (110, 156)])]
+    alone = []
+    for mark in marks:
+        mark.text = "12.34 mm"
+        alone.append(np.count_nonzero(inked(draw_marks(bare, [mark]))))
+    together = np.count_nonzero(inked(draw_marks(bare, marks)))
+    assert together > 0.85 * sum(alone)
+
+
+def test_ellipses_are_closed_and_nothing_is_drawn_of_nothing():
+    bare = np.full((100, 100, 3), 60, np.uint8)
+    angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    points = np.stack([50 + 20 * np.sin(angles), 50 + 40 * np.cos(angles)], axis=1)
+    drawn = inked(draw_marks(bare, [Mark(points, closed=True)]))
+    assert np.abs(np.array(box_of(drawn)) - [30, 70, 10, 90]).max() <= 1
+    count, _ = cv2.connectedComponents((~drawn).astype(np.uint8), connectivity=4)
+    assert count == 3  # the line, its inside, its outside
+    assert (draw_marks(bare, [Mark(np.empty((0, 2))), Mark([(np.nan, 1), (2, 2)], text="x")]) == bare).all()
+    assert (draw_marks(bare, [Mark([(50, 50), (50, 50)], text="0.0 mm")]) != bare).any()  # no length, no direction
+
+
+def test_a_scale_alone_places_points_too():
+    bare = np.zeros((100, 200, 3), np.uint8)
+    box = box_of(inked(draw_marks(bare, [Mark([(24.5, 9.5), (24.5, 69.5)])], 2)))
+    assert np.abs(np.array(box) - [50 - TICK_PX, 49 + TICK_PX, 20, 139]).max() <= 1
+
+
+# --- panels ------------------------------------------------------------------------------------------------------
+
+
+def test_panels_stand_side_by_side_with_title_and_legend():
+    panels = [("image", np.full((300, 400, 3), 90, np.uint8)), ("truth", np.full((300, 400, 3), 130, np.uint8))]
+    bare, row = row_of(panels), row_of(panels, {"bone": RED, "ligament": GREEN})
+    assert bare.shape[0] == LINE_PX + 300 and row.shape[1] == bare.shape[1] >= 800 and row.shape[0] > bare.shape[0]
+    assert (row[LINE_PX:LINE_PX + 300, :400] == 90).all() and (row[LINE_PX:LINE_PX + 300, -400:] == 130).all()
+    assert (row[:LINE_PX, :400] > 150).any() and (row[:LINE_PX, -400:] > 150).any()  # titles
+    strip = row[LINE_PX + 300:]
+    for colour in (RED, GREEN):
+        assert np.count_nonzero((strip == colour).all(axis=2)) >= 64
+    assert tuple(strip[-1, -1]) == DARK
+
+
+def test_panels_are_neither_tiny_nor_huge():
+    for shape in ((50, 40), (1500, 2000), (640, 100), (1, 900)):
+        row = row_of([("x" * 200, np.zeros((*shape, 3), np.uint8))])
+        height, width = row.shape[0] - LINE_PX, row.shape[1]
+        assert PANEL_PX[0] <= max(height, width) <= PANEL_PX[1], shape
+
+
+def test_long_legends_take_more_lines():
+    panel = [("x", np.zeros((256, 256, 3), np.uint8))]
+    few, many = (row_of(panel, class_colours([f"structure {i}" for i in range(n)])) for n in (1, 9))
+    assert few.shape[1] == many.shape[1] and many.shape[0] >= few.shape[0] + 3 * LINE_PX
+    row_of(panel, {"n" * 300: RED})
+
+
+def test_letters_beyond_ascii():
+    assert printable("Zürich 5 mm²") == "Zurich 5 mm2" and printable("猫") == "?"
