@@ -18,7 +18,7 @@ from lib.data.store import Prepared
 from lib.networks import make_network
 from lib.onnx_model import OnnxModel
 from lib.prediction import predict_cases, torch_run
-from lib.study import InputError, Study, study_from_dict, training_differences
+from lib.study import InputError, Study, study_from_dict, training_differences, without_paths
 from lib.tasks import make_task
 from lib.workspace import Workspace, read_table, replacing, write_table
 
@@ -156,11 +156,9 @@ def restore_network(study: Study, checkpoint: dict, task) -> torch.nn.Module:
 
 def metadata(study: Study, checkpoint: dict, prepared: Prepared) -> dict[str, str]:
     """All that a program needs to use the model, and all that script 4 needs to refuse it, as JSON texts."""
-    described = study.to_dict()
-    described["data"].pop("input")  # no paths of this machine
     data = study.data
     return {key: json.dumps(value, sort_keys=True) for key, value in {
-        "foldscan": 1, "study": described, "fold": checkpoint["fold"], "fingerprint": checkpoint["fingerprint"],
+        "foldscan": 1, "study": without_paths(study), "fold": checkpoint["fold"], "fingerprint": checkpoint["fingerprint"],
         "test_patients": checkpoint["test_patients"], "classes": data.classes, "calibration": checkpoint.get("calibration", {}),
         "input": {"layout": "batch, frames, channels, rows, columns", "channels": prepared.manifest["channels"],
                   "frames": study.window.frames, "stride": study.window.stride, "size": data.size,

@@ -30,13 +30,11 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
     if not root.is_dir():
         raise InputError(f"--predict {root}: there is no such folder")
     reader = make_reader(study.data)
-    scan, with_truth = reader.headers(root, labels=False), reader.headers(root, labels=True)
+    scan = reader.headers(root, labels=False)
     if not scan.headers:
         raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
-    labelled, usable = {h.case: h for h in with_truth.headers}, {h.case for h in scan.headers}
     notes = [f"left out: {problem}" for problem in scan.problems]
-    notes += [f"predicted but not scored: {problem}" for problem in with_truth.problems
-              if problem.case in usable and reader.has_truth(root, problem.case)]
+    labelled = with_truth(reader, root, {h.case for h in scan.headers}, notes)
     target = space.results(name) / f"predict-{root.resolve().name}"
     evidence, alone = [], 0
     with building(target) as folder:
@@ -56,6 +54,18 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
     return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {len(members)} folds together on "
                       f"{provider(members)}{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of "
                       "them scored", *([headline(summary, task.headline)] if evidence else []), f"results: {target}"])
+
+
+def with_truth(reader, root: Path, usable: set[str], notes: list[str]) -> dict[str, Header]:
+    """case -> header of those whose truth is there; what stands in the way of a truth goes into `notes`."""
+    try:
+        scan = reader.headers(root, labels=True)
+    except InputError as error:  # no folder of masks at all, or no spacing table
+        notes.append(f"predicted but not scored: {error}")
+        return {}
+    notes += [f"predicted but not scored: {problem}" for problem in scan.problems
+              if problem.case in usable and reader.has_truth(root, problem.case)]
+    return {header.case: header for header in scan.headers}
 
 
 def read_new(reader, root: Path, entry: Header, labelled: Header | None, notes: list[str]) -> Case | None:

@@ -12,7 +12,7 @@ from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.data.store import Prepared
 from lib.devices import choose_device, choose_kernels
 from lib.progress import no_progress, print_line
-from lib.study import InputError, Study, plain, training_differences
+from lib.study import InputError, Study, plain, training_differences, without_paths
 from lib.tracking import check_trackers, start_tracker
 from lib.training import Best, Trainer, open_fold
 from lib.workspace import Workspace, write_text
@@ -65,9 +65,7 @@ def check_same_run(path: Path, study: Study) -> None:
 
 def tracker_config(study: Study, trainer: Trainer) -> dict:
     """Settings for the tracker: no paths of this machine, no patients."""
-    config = plain(study.to_dict())
-    config["data"].pop("input")
-    return {**config, "fold": trainer.fold.index, "fingerprint": trainer.fold.prepared.fingerprint,
+    return {**without_paths(study), "fold": trainer.fold.index, "fingerprint": trainer.fold.prepared.fingerprint,
             "parameters": sum(p.numel() for p in trainer.network.parameters())}
 
 

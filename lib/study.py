@@ -17,6 +17,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 import yaml
 
+WORDS = {"pool": {"pool": True}}  # a word that stands for a whole section: `folds: pool`
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
 
@@ -41,10 +42,10 @@ class Folds:
     """How patients are dealt. `valid_proportion` is the share of the non-test patients of a fold. `pool` deals
     predefined train, validation and test folders into k folds too (`folds: pool` is short for it)."""
     k: int = 10
-    pool: bool = False
     valid_proportion: float = 0.2
     seed: int = 0
-    stratify: tuple[str, ...] = ()  # classes by whose volume the folds are balanced; all if empty
+    stratify: tuple[str, ...] = ()  # classes by whose size the folds are balanced; all if empty
+    pool: bool = False
 
     def __post_init__(self):
         require(self.k >= 2, "data.folds.k", f"{self.k} folds", "at least 2")
@@ -103,11 +104,13 @@ class Data:
 class Window:
     """A sample is `frames` frames at `stride`, centred on its own frame and clamped to its series.
 
-    The network sees it resized by `scale`, on the device; what it says is resized back to the grid.
+    The network sees it resized by `scale`, on the device; what it says is resized back to the grid. With `mirror`,
+    whatever is not training takes the mean of what it says of the window and of its mirror image (columns flipped).
     """
     frames: int = 1
     stride: int = 1
     scale: float = 1.0
+    mirror: bool = False
 
     def __post_init__(self):
         require(0 < self.scale <= 4, "window.scale", self.scale, "above 0, at most 4")
@@ -243,8 +246,8 @@ def apply_override(values: dict, override: str) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         below = values.setdefault(parent, {})
-        if isinstance(below, str):
-            below = values[parent] = {below: True}  # `folds: pool`
+        if isinstance(below, str) and below in WORDS:
+            below = values[parent] = dict(WORDS[below])
         values = below
         if not isinstance(values, dict):
             raise InputError(f"--set {override!r}: {parent} holds no keys")
@@ -278,6 +281,16 @@ def training_differences(old: dict, new: dict) -> list[str]:
     for study in kept:
         study["data"] = {k: v for k, v in study["data"].items() if k != "input"}
     return differences(*kept)
+
+
+def without_paths(study: Study) -> dict:
+    """The study as plain values without what names files of this machine: for models, trackers and reports."""
+    described = plain(study.to_dict())
+    described["data"].pop("input")
+    for key, value in list(described["network"].items()):
+        if key.endswith("weights") and isinstance(value, str) and Path(value).name != value:
+            described["network"][key] = Path(value).name
+    return described
 
 
 def plain(value: Any) -> Any:
@@ -325,7 +338,7 @@ def convert(value: Any, expected: Any, where: str) -> Any:
         if value is None:
             return None
     elif dataclasses.is_dataclass(expected):
-        return build(expected, {value: True} if isinstance(value, str) else value, where)  # `folds: pool`
+        return build(expected, WORDS.get(value, value) if isinstance(value, str) else value, where)
     elif origin is tuple:
         if isinstance(value, (list, tuple)):
             kinds = [options[0]] * len(value) if options[-1] is Ellipsis else options

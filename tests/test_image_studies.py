@@ -308,7 +308,7 @@ def test_a_patient_in_two_predefined_folders_is_refused(spine, patients_of_spine
 def test_classes_that_are_not_given_are_found(spine, tmp_path):
     study = Study(spine.name, tmp_path)
     shutil.copytree(spine.root, study.root)
-    done = study.run("1", "-k", 3, "--set", SIZE, "--set", "data.classes=[]")
+    done = study.run("1", "-k", 3, "--set", SIZE, "--set", "data.classes=[]", "--set", "task.colours={}")
     assert "128" in done.stdout and "255" in done.stdout
     study.run("2a", "-e", 1, *QUICK, "--set", UNET, "--set", "task.colours={}")
 

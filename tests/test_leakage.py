@@ -72,7 +72,7 @@ def test_training_reads_the_frames_of_its_training_patients_alone(prepared, fold
     monkeypatch.setattr(lib.training, "gather", watch("train"))
     monkeypatch.setattr(lib.prediction, "gather", watch("validation"))
     trainer.train_epoch(no_progress)
-    trainer.validate()
+    trainer.validation.scores(trainer.kept)
     expected = subsets(prepared)[fold]
     assert read == {"train": expected["train"], "validation": expected["validation"]}
 

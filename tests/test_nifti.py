@@ -235,7 +235,7 @@ def test_one_file_with_several_labels(tmp_path):
     assert reader.expected.startswith("a folder per patient holding ct")
 
 
-@pytest.mark.parametrize("classes", [{"liver": "red", "tumour": 2}, {"liver": 1.5, "tumour": 2}, {"liver": [], "tumour": 2}])
+@pytest.mark.parametrize("classes", [{"liver": value, "tumour": 2} for value in ("red", 1.5, [])])
 def test_labels_are_whole_numbers(classes):
     with pytest.raises(InputError, match="data.classes.liver: found .*, expected the mask value"):
         labelled_reader(classes)

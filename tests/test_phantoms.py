@@ -1,16 +1,22 @@
-"""The phantom patients: layout, nested ROIs, volumes, visibility, signal, geometry; same seed, same bytes."""
+"""Phantoms: layout, truth, signal, geometry and speckle of every study's example data; same seed, same bytes."""
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from lib.phantoms import PHANTOMS, phantom_maker
+from lib.phantoms.nuchal import make_image, make_nuchal_images
+from lib.phantoms.spine import KINDS, deal_kinds, make_spine_frames
 from lib.phantoms.stroke import make_patient, make_stroke_patients, smooth_field, write_nifti
+from lib.phantoms.ultrasound import Probe, Tissue, View, ellipse, scan, speckle
 
 FILES = ["b0.nii.gz", "b1000.nii.gz", "flairviz_roi.nii.gz", "mask.nii.gz", "stroke_roi.nii.gz"]
 SHAPES = [(64, 64, 8), (72, 64, 10)]
@@ -147,8 +153,198 @@ def test_bad_arguments(tmp_path, bad):
         make_stroke_patients(tmp_path, **bad)
 
 
+# --- ultrasound ------------------------------------------------------------------------------------------------------
+
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # image's name -> image and mask
+
+
+def read_pairs(images: list[Path], masks: str, prefix: str = "") -> Pairs:
+    pairs = {}
+    for path in images:
+        with Image.open(path) as image, Image.open(path.parents[1] / masks / f"{prefix}{path.name}") as mask:
+            assert image.mode == mask.mode == "L" and image.format == mask.format == "PNG"
+            pairs[path.name] = np.array(image), np.array(mask)
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def nuchal(tmp_path_factory) -> Pairs:
+    """Twenty small images."""
+    folder = tmp_path_factory.mktemp("nuchal") / "input_data"
+    return read_pairs(make_nuchal_images(folder, 20, seed=3, size="small"), "segmentations", "seg_")
+
+
+@pytest.fixture(scope="module")
+def spine(tmp_path_factory) -> Pairs:
+    """The frames of ten small patients."""
+    folder = tmp_path_factory.mktemp("spine") / "data"
+    return read_pairs(make_spine_frames(folder, 10, seed=3, size="small"), "masks")
+
+
+def parts(mask: np.ndarray) -> list[tuple[int, float]]:
+    """Area and greatest half-thickness (px) of each connected part of any size."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8))
+    found = [np.pad(labels == i, 1) for i in range(1, count)]
+    return [(int(part.sum()), float(cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, 5).max()))
+            for part in found if part.sum() > 5]
+
+
+@pytest.mark.parametrize("make, folders, images", [(make_nuchal_images, ["preprocessed_images", "segmentations"], 5),
+                                                   (make_spine_frames, ["images", "masks"], 20)])
+def test_layout_of_images(tmp_path, make, folders, images):
+    made = make(tmp_path / "new" / "in", 5, size="small")
+    assert sorted(f.name for f in (tmp_path / "new" / "in").iterdir()) == folders
+    names = [{f.name for f in (tmp_path / "new" / "in" / folder).iterdir()} for folder in folders]
+    prefix = "seg_" if make is make_nuchal_images else ""
+    assert names[0] == {f.name for f in made} and names[1] == {prefix + f.name for f in made}
+    assert abs(len(made) - images) <= 2 and all(f.is_file() for f in made)
+
+
+def test_images_have_grey_levels_and_masks_the_studys_values(nuchal, spine):
+    for pairs, values in ((nuchal, {0, 255}), (spine, {0, 128, 255})):
+        assert len({image.shape for image, _ in pairs.values()}) == 2
+        for image, mask in pairs.values():
+            assert image.shape == mask.shape and image.shape[0] < image.shape[1]
+            assert set(np.unique(mask)) <= values and image.std() > 15 and 30 < image[image > 0].mean() < 190
+    for make, shape in ((make_image, (256, 320)), (make_image, (540, 800))):
+        image, mask = make(np.random.default_rng(0), shape)
+        assert image.shape == mask.shape == shape and image.dtype == np.uint8 and mask.dtype == bool
+
+
+def test_one_translucency_or_none(nuchal):
+    masks = [mask > 0 for _, mask in nuchal.values()]
+    assert sum(not mask.any() for mask in masks) == 2
+    for mask in masks:
+        if mask.any():
+            (area, half), = parts(mask)
+            assert 0.01 < area / mask.size < 0.08 and 1 <= half <= 5 and area > 12 * half**2  # long and thin
+
+
+def test_translucency_is_dark_between_bright_lines():
+    """On the demo's grid, 4 to 9 px each side of the mask hold more echoes than the mask does."""
+    ratios = []
+    for seed in range(8):
+        image, mask = make_image(np.random.default_rng(seed), (256, 320))
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+        rim = (cv2.dilate(mask.astype(np.uint8), disk) > 0) & ~mask
+        ratios.append(image[mask].mean() / image[rim].mean())
+        assert 7 <= 2 * max(half for _, half in parts(mask)) <= 20
+    assert np.median(ratios) < 0.6 and max(ratios) < 0.85
+
+
+def test_absence_keeps_the_rest_of_the_fetus():
+    with_one, mask = make_image(np.random.default_rng(5), (128, 160))
+    without, nothing = make_image(np.random.default_rng(5), (128, 160), present=False)
+    assert mask.any() and not nothing.any() and without.std() > 20
+    assert with_one[mask].mean() < without[mask].mean()
+
+
+def test_frames_of_a_sweep(spine):
+    patients: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    numbers = [re.fullmatch(r"(D\d+)frame_(\d+)\.png", name).groups() for name in spine]
+    assert len(set(numbers)) == len(numbers)
+    for (patient, _), pair in zip(numbers, spine.values()):
+        patients.setdefault(patient, []).append(pair)
+    assert set(patients) == {f"D{i + 1}" for i in range(10)}
+    for frames in patients.values():
+        assert 3 <= len(frames) <= 5 and len({image.shape for image, _ in frames}) == 1
+        assert len({image.tobytes() for image, _ in frames}) == len(frames)
+        assert all((mask > 0).any() for _, mask in frames[:-1])
+
+
+def test_bone_and_ligament_are_bands_or_absent(spine):
+    shown = [((mask == 255).any(), (mask == 128).any()) for _, mask in spine.values()]
+    assert shown.count((False, True)) == 0 and 1 <= shown.count((False, False)) <= 4
+    assert 1 <= shown.count((True, False)) <= 8
+    for _, mask in spine.values():
+        for value in (128, 255):
+            found = parts(mask == value)
+            assert not (mask == value).any() or 0.005 < (mask == value).mean() < 0.2
+            assert all(half <= 6 for _, half in found) and (not found or max(half for _, half in found) >= 1.5)
+
+
+def test_bone_is_bright_and_casts_a_shadow(spine):
+    for image, mask in spine.values():
+        bone = mask == 255
+        if not bone.any():
+            continue
+        under = np.zeros_like(bone)
+        for row, column in zip(*np.nonzero(bone & ~np.roll(bone, -1, axis=0))):
+            under[row + 8:row + 24, column] = True
+        under &= image > 0
+        assert image[bone].mean() > image[mask == 0].mean() + 20
+        assert image[under].mean() < 0.6 * image[bone].mean()
+
+
+def test_kinds_are_dealt_by_share():
+    kinds = deal_kinds(np.random.default_rng(0), [4] * 50, 0.06, 0.12)
+    flat = [kind for row in kinds for kind in row]
+    assert {kind: flat.count(kind) for kind in KINDS} == {"both": 164, "bone": 24, "none": 12}
+    assert all("none" not in row[:-1] for row in kinds) and "none" not in kinds[0]
+    assert deal_kinds(np.random.default_rng(0), [3], 1, 0) == [["both"] * 3]
+
+
+@pytest.mark.parametrize("make", [make_nuchal_images, make_spine_frames])
+def test_same_seed_same_images(tmp_path, make):
+    first, again, other = (make(tmp_path / name, 2, seed=seed, size="small")
+                           for name, seed in (("a", 5), ("b", 5), ("c", 6)))
+    files = [{f.relative_to(root): f.read_bytes() for f in root.rglob("*.png")}
+             for root in (tmp_path / "a", tmp_path / "b", tmp_path / "c")]
+    assert files[0] == files[1] and files[0] != files[2]
+    assert [f.name for f in first] == [f.name for f in again]
+
+
+@pytest.mark.parametrize("make", [make_nuchal_images, make_spine_frames])
+def test_other_images_are_left_alone(tmp_path, make):
+    made = make(tmp_path, 2, size="small")
+    assert make(tmp_path, 2, size="small") == made  # its own: made again
+    with pytest.raises(FileExistsError, match=f"{made[-1].name}.* another folder"):
+        make(tmp_path, 1, size="small")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(made[0])
+    with pytest.raises(FileExistsError, match="not a phantom"):
+        make(tmp_path, 2, size="small")
+    for bad in ({"patients": 0}, {"size": "big"}, {"absent": 1.5}):
+        with pytest.raises(ValueError):
+            make(tmp_path / "never", **bad)
+    assert not (tmp_path / "never").exists()
+
+
+def test_speckle_is_rayleigh_and_keeps_its_power():
+    """A Rayleigh magnitude of mean square a^2 has mean a sqrt(pi) / 2; far from a mirror nothing else is added."""
+    tissue = Tissue(np.zeros((2, 400, 400), np.float32), 0.2, -20)
+    envelope = speckle(np.random.default_rng(0), tissue, (1.2, 2.0, 4.0), np.ones(400, np.float32))
+    assert np.square(envelope).mean() == pytest.approx(0.01, rel=0.1)
+    assert envelope.mean() / np.sqrt(np.square(envelope).mean()) == pytest.approx(np.sqrt(np.pi) / 2, rel=0.02)
+    tissue.mirror[200] = 1
+    assert speckle(np.random.default_rng(0), tissue, (1.2, 2.0, 4.0), np.ones(400, np.float32))[200].min() > 0.1
+
+
+def test_scan_puts_things_where_they_are_and_shadows_below():
+    """A bright disk in grey tissue, with loss: its place in the picture, black corners, a dark column underneath."""
+    view, probe = View((100, 140), 0.5), Probe(0, -30, 30, 0.6, 60)
+
+    def scene(points: np.ndarray, step_mm: float) -> Tissue:
+        tissue = Tissue(points, step_mm, -30)
+        tissue.blob(points, (8, 20), (4, 4), -5, loss=4)
+        return tissue
+
+    image = scan(np.random.default_rng(0), view, probe, scene, gain_spread_db=0).astype(float)
+    points = view.points()
+    assert image[0, 0] == image[0, -1] == 0 and points[:, 0, 0] == pytest.approx([-34.75, 0.25])
+    disk = ellipse(points, (8, 20), (4, 4)) > 0.5
+    top = disk & (points[1] < 18)
+    (along, angle), (_, centre) = probe.locate(points), probe.locate(np.array([8.0, 20.0]))
+    shadow = (np.abs(angle - centre) < 0.03) & (along > 28) & probe.sees(points)
+    beside = (np.abs(angle + centre) < 0.03) & (along > 28) & probe.sees(points)
+    assert image[top].mean() > image[beside].mean() + 40 and image[shadow].mean() < 0.6 * image[beside].mean()
+    with pytest.raises(ValueError, match="outside the field"):
+        scan(np.random.default_rng(0), View((10, 10), 0.5, 200), probe, scene)
+
+
 def test_registry():
     assert phantom_maker("flair_visibility") is make_stroke_patients
+    assert phantom_maker("nuchal_translucency") is make_nuchal_images
+    assert phantom_maker("lumbar_spine") is make_spine_frames
     with pytest.raises(ValueError, match=".*".join(sorted(PHANTOMS))):
         phantom_maker("nonesuch")
 
@@ -160,5 +356,7 @@ def test_command_line(tmp_path):
     made = run("flair_visibility", tmp_path / "data", "--patients", 2, "--size", "small")
     assert made.returncode == 0 and "2 patients" in made.stdout
     assert len(list((tmp_path / "data").glob("Patient_*/*.nii.gz"))) == 8
+    made = run("nuchal_translucency", tmp_path / "nuchal", "--patients", 3, "--size", "small")
+    assert made.returncode == 0 and "3 images of nuchal_translucency" in made.stdout
     bad = run("nonesuch", tmp_path / "data")
     assert bad.returncode == 2 and bad.stderr.startswith("error: ") and bad.stderr.count("\n") == 1

@@ -161,9 +161,9 @@ def test_conversion_and_inference_of_the_same_checkpoint_repeat(tested, tmp_path
 
 
 def test_early_stopping_waits_for_patience_and_keeps_the_best(prepared, tmp_path, monkeypatch):
-    import lib.training
+    import lib.selection
     place = prepared.copy(tmp_path, "prepared")
-    monkeypatch.setattr(lib.training.Trainer, "_selection_score", lambda self, row: 0.5)  # the first is never bettered
+    monkeypatch.setattr(lib.selection.Selection, "score_of", lambda self, row: 0.5)  # the first is never bettered
     best = place.train(0, RUN, "training.epochs=9", "training.patience=2")
     assert best.epoch == 0 and len(table(place.fold(0) / "metrics.csv")) == 3
     assert place.train(0, RUN, "training.epochs=9", "training.patience=2").already_finished

@@ -104,7 +104,7 @@ def test_exclusive_classes_cannot_lie_inside_each_other():
         Data(reader={}, classes=("brain", "stroke"), inside={"stroke": "brain"}, encoding="exclusive")
 
 
-@pytest.mark.parametrize("key", ["name", "data", "task", "network", "data.reader", "data.classes"])
+@pytest.mark.parametrize("key", ["name", "data", "task", "network", "data.reader"])
 def test_a_missing_key_is_named(tmp_path, key):
     values = yaml.safe_load(yaml.safe_dump(MINIMAL))
     *parents, last = key.split(".")
@@ -204,7 +204,8 @@ def test_a_shipped_study_builds_reader_task_network_and_schedule(path):
 
     study = load_study(str(path))
     reader, task = make_reader(study.data), make_task(study)
-    assert reader.channel_names == tuple(study.data.reader["channels"])
+    channels = study.data.reader.get("channels", 1)
+    assert len(reader.channel_names) == (channels if isinstance(channels, int) else len(channels))
     network = make_network(study, len(reader.channel_names), task.outputs, weights_follow=True).eval()  # no download
     make_schedule(make_optimizer(network, study.training), study.training, 3, True)
     shape = (1, study.window.frames, len(reader.channel_names), *study.data.size)

@@ -34,12 +34,12 @@ def onnx_metadata(path) -> dict:
 # --- best, not latest ------------------------------------------------------------------------------------------------
 
 def test_the_best_epoch_is_converted_not_the_latest(prepared, tmp_path, monkeypatch):
-    import lib.training
+    import lib.selection
     from lib.onnx_model import OnnxModel
     place = prepared.copy(tmp_path, "prepared")
     overrides = ("training.select=dice/brain", "training.epochs=3")
     # the same score in every epoch: the first epoch is the best one and stays it
-    monkeypatch.setattr(lib.training.Trainer, "_selection_score", lambda self, row: 0.5)
+    monkeypatch.setattr(lib.selection.Selection, "score_of", lambda self, row: 0.5)
     place.train(0, RUN, *overrides)
     best, last = (torch.load(place.fold(0) / name, weights_only=True) for name in ("best.pt", "last.pt"))
     assert best["epoch"] == 0 and last["epoch"] == 3
@@ -108,7 +108,7 @@ def test_script_4_scores_the_truth_that_is_stored(tested, tmp_path):
     before = {tuple(row.values())[:-1]: row["value"] for row in table(place.results / "results.csv") if row["case"]}
     image = nibabel.as_closest_canonical(nibabel.load(place.results / "predictions" / f"{name}.nii.gz"))
     predicted = np.asarray(image.dataobj).transpose(3, 2, 1, 0) == 1
-    np.save(place.space.prepared / "truth" / "000003.npy", np.packbits(predicted))
+    np.save(place.space.prepared / "truth" / "000003.npy", np.packbits(predicted, axis=-1))
     run_script("4", "--no-heatmaps", cwd=tmp_path)
     after = {tuple(row.values())[:-1]: row["value"] for row in table(place.results / "results.csv") if row["case"]}
     assert {key for key in before if key[4] != name and before[key] != after[key]} == set()
@@ -124,9 +124,9 @@ def test_validation_is_never_augmented(prepared, monkeypatch):
               "augmentation.brightness=[5,9]", "augmentation.noise_level=[5,9]", "augmentation.flip_rows=true")
     plain, wild = trainer_of(prepared, 0), trainer_of(prepared, 0, *absurd)
     wild.network.load_state_dict(plain.network.state_dict())
-    first = plain.validate()
-    assert first == plain.validate() or all(a == b or math.isnan(a) for a, b in zip(first.values(), plain.validate().values()))
-    for key, value in wild.validate().items():
+    first = plain.validation.scores(plain.kept)
+    assert first == plain.validation.scores(plain.kept) or all(a == b or math.isnan(a) for a, b in zip(first.values(), plain.validation.scores(plain.kept).values()))
+    for key, value in wild.validation.scores(wild.kept).items():
         assert value == first[key] or math.isnan(value), key
     from lib.progress import no_progress
     assert wild.train_epoch(no_progress)["train_loss"] != plain.train_epoch(no_progress)["train_loss"]  # but training is
@@ -134,7 +134,7 @@ def test_validation_is_never_augmented(prepared, monkeypatch):
     def forbidden(*_):
         raise AssertionError("augmentation in validation")
     monkeypatch.setattr(lib.training, "augment", forbidden)
-    plain.validate()
+    plain.validation.scores(plain.kept)
     with pytest.raises(AssertionError, match="augmentation"):
         plain.train_epoch(no_progress)
 

@@ -21,7 +21,8 @@ def made(name: str, channels: int = 1, outputs: int = 2, follow: bool = False, *
     """The core's inner network of a study."""
     study = load_study("flair_visibility", ["data.size=[32, 32]", "window.frames=1"])
     keys = {"width": 2, "depth": 2, **keys} if name == UNET else keys
-    core = make_network(dataclasses.replace(study, network={"name": name, **keys}), channels, outputs, follow).core.eval()
+    study = dataclasses.replace(study, network={"name": name, **keys})
+    core = make_network(study, channels, outputs, follow).core.eval()
     return core if name == UNET else core.network
 
 
@@ -60,7 +61,7 @@ def test_coco_weights_give_what_torchvision_s_network_gives(pretrained, hub):
     frames = torch.randn(2, 3, 33, 47, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected, found = pretrained[0](frames)["out"], made(DEEPLAB, 3, 21, weights="coco")(frames)["out"]
-    assert torch.equal(found, expected)
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))  # another memory format
 
 
 def test_a_grey_image_gives_what_its_rgb_copy_gives(pretrained, hub):
@@ -157,7 +158,7 @@ class Trap:
 
 def test_no_code_of_a_file_is_run(tmp_path):
     path = tmp_path / "trap.pt"
-    path.write_bytes(pickle.dumps({"state_dict": Trap()}))
+    path.write_bytes(pickle.dumps({"state_dict": Trap()}, protocol=2))
     with pytest.raises(InputError, match="plain tensors"):
         read_weights(path)
 
@@ -174,6 +175,6 @@ def test_tensors_that_do_not_fit_are_counted(tmp_path):
     del state["head.bias"], state["merge.0.0.weight"]
     state["down.1.0.weight"] = torch.zeros(4, 9, 3, 3)
     torch.save({**state, "extra": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match=r"2 missing \(first: merge.0.0.weight\); 1 unknown \(first: extra\); 1 of another "
-                                         r"shape \(first: down.1.0.weight \(4, 9, 3, 3\), here \(4, 2, 3, 3\)\)"):
+    with pytest.raises(InputError, match=r"2 missing \(first: merge.0.0.weight\); 1 unknown \(first: extra\); 1 of "
+                                         r"another shape \(first: down.1.0.weight \(4, 9, 3, 3\), here \(4, 2, 3, 3"):
         made(UNET, 1, 2, weights=str(path))

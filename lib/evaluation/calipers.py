@@ -161,6 +161,17 @@ def surrounding_ellipse(mask: np.ndarray, spacing: Sequence[float]) -> Ellipse |
     return Ellipse(pixels.mean(axis=0), vectors * 2 * np.sqrt(variances) / spacing[:, None])
 
 
+def filled_ellipse(mask: np.ndarray) -> np.ndarray:
+    """bool (rows, columns): the pixels whose centres lie in the `surrounding_ellipse` of a mask; none for an empty one."""
+    ellipse = surrounding_ellipse(mask, (1.0, 1.0))
+    if ellipse is None:
+        return np.zeros_like(mask)
+    inverse = np.linalg.pinv(ellipse.matrix)
+    rows, columns = (np.arange(size) - middle for size, middle in zip(mask.shape, ellipse.centre))
+    one, other = (inverse[i, 0] * rows[:, None] + inverse[i, 1] * columns for i in (0, 1))
+    return one**2 + other**2 <= 1
+
+
 def _trimmed_fit(points: np.ndarray, pixel: float) -> tuple[np.ndarray, np.ndarray] | None:
     """(centre, matrix) of an ellipse through most of the points (n, 2); None where there is no ellipse."""
     origin = points.mean(axis=0)

@@ -76,4 +76,4 @@ def make_network(study: Study, channels: int, outputs: int, weights_follow: bool
     keys = {key: value for key, value in study.network.items() if key != "name"}
     inputs = Inputs(study.window.frames, channels, *scaled_size(study.data.size, study.window.scale))
     core = builder(study.network["name"], inputs, outputs, weights_follow, **keys)
-    return WindowNetwork(core, study.data.store, study.window.scale)
+    return WindowNetwork(core, study.data.store, study.window.scale, study.window.mirror)

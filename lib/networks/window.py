@@ -19,13 +19,14 @@ class WindowNetwork(nn.Module):
     forward: (B, T, C, H, W) float -> {"logits": (B, outputs, H, W)} (or what the core names). Frames are resized by
     `scale`, then continued at the bottom and right by their last rows and columns, up to a multiple of
     `core.multiple`. Outputs of four dimensions with the rows and columns of the core's input are cropped and resized
-    back; all others are passed on as they are. Raises InputError for a training batch that is too small to normalise.
+    back; all others are passed on as they are. With `mirror`, outside training, outputs are the mean of those of the
+    frames and (mirrored back) of their mirror image. Raises InputError for a training batch that is too small to normalise.
     """
 
-    def __init__(self, core: nn.Module, store: str, scale: float = 1.0):
+    def __init__(self, core: nn.Module, store: str, scale: float = 1.0, mirror: bool = False):
         super().__init__()
         self.core = core
-        self.scale = scale
+        self.scale, self.mirror = scale, mirror
         self.layout: str = getattr(core, "layout", "channels")
         self.multiple: int = getattr(core, "multiple", 1)
         self.offset, self.spread = SCALES[store]
@@ -33,6 +34,15 @@ class WindowNetwork(nn.Module):
             self.core.to(memory_format=torch.channels_last)
 
     def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = self._seen(frames)
+        if self.mirror and not self.training:
+            mirrored = self._seen(frames.flip(-1))
+            outputs = {name: (value + (mirrored[name].flip(-1) if value.ndim == 4 else mirrored[name])) / 2
+                       for name, value in outputs.items()}
+        return outputs
+
+    def _seen(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the core says of the windows, on their grid."""
         window, grid = tuple(frames.shape[1:3]), tuple(frames.shape[-2:])
         if (self.offset, self.spread) != (0.0, 1.0):
             frames = (frames - self.offset) / self.spread

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Callable
 
 # A maker is called as maker(folder, patients, seed, size=...), writes the study's input layout under
-# folder and returns the folders or files that it made. "module:function" is imported on first use.
+# folder and returns what it made: a folder per patient, or the image files. "module:function" is imported on first use.
 PHANTOMS: dict[str, str | Callable[..., list[Path]]] = {
     "flair_visibility": "lib.phantoms.stroke:make_stroke_patients",
+    "lumbar_spine": "lib.phantoms.spine:make_spine_frames",
+    "nuchal_translucency": "lib.phantoms.nuchal:make_nuchal_images",
 }
 SIZES = ("small", "demo", "full")
 

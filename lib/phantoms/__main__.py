@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(made)} patients of {args.study} in {args.folder}")
+    what = "patients" if made[0].is_dir() else "images"
+    print(f"{len(made)} {what} of {args.study} in {args.folder}")
     return 0
 
 

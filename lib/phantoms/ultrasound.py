@@ -33,8 +33,9 @@ class View:
     def points(self) -> np.ndarray:
         """Centres of the pixels, (2, rows, columns) mm."""
         rows, columns = self.shape
-        y, x = np.mgrid[:rows, :columns].astype(np.float32)
-        return np.stack([self.x + (x - (columns - 1) / 2) * self.mm, self.y + (y + 0.5) * self.mm])
+        x = self.x + (np.arange(columns, dtype=np.float32) - (columns - 1) / 2) * self.mm
+        y = self.y + (np.arange(rows, dtype=np.float32) + 0.5) * self.mm
+        return np.stack(np.meshgrid(x, y)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,15 @@ class Probe:
     half_angle: float
     depth: float
 
+    def sees(self, points: np.ndarray) -> np.ndarray:
+        """bool: where points lie in the field."""
+        along, angle = self.locate(points)
+        return (along >= 0) & (along <= self.depth) & (np.abs(angle) <= self.half_angle)
+
     def beams(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Depths (n,) mm and angles (m,) rad of the samples that `view` needs, at most about a pixel apart."""
-        along, angle = self.locate(view.points())
-        seen = (along >= 0) & (along <= self.depth) & (np.abs(angle) <= self.half_angle)
+        points = view.points()
+        (along, angle), seen = self.locate(points), self.sees(points)
         if not seen.any():
             raise ValueError("the view lies outside the field of the probe")
         far, width = float(along[seen].max()), float(np.abs(angle[seen]).max())
@@ -59,8 +65,8 @@ class Probe:
 
     def locate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Depth (mm) below the face and angle (rad) of points."""
-        x, y = points[0] - self.x, points[1] - self.y
-        return np.hypot(x, y) - self.radius, np.arctan2(x, y)
+        x, y = points[0] - np.float32(self.x), points[1] - np.float32(self.y)
+        return length(x, y) - np.float32(self.radius), np.arctan2(x, y)
 
 
 class Tissue:
@@ -75,11 +81,23 @@ class Tissue:
         self.diffuse = np.full(points.shape[1:], amplitude(level_db), np.float32)
         self.mirror, self.loss = np.zeros_like(self.diffuse), np.zeros_like(self.diffuse)
 
-    def paint(self, share: np.ndarray, level_db: float | np.ndarray, loss: float = 0.0) -> None:
-        """Replace what was there by a tissue, in proportion to its `share` (0..1) of a sample."""
-        self.diffuse += (amplitude(level_db) - self.diffuse) * share
-        self.mirror *= 1 - share
-        self.loss += (loss - self.loss) * share
+    def paint(self, share: np.ndarray, level_db: float | np.ndarray, loss: float = 0.0,
+              part: tuple[slice, ...] = ()) -> None:
+        """Replace what was there (in a `part` of the samples) by a tissue, by its `share` (0..1) of each sample."""
+        self.diffuse[part] += (amplitude(level_db) - self.diffuse[part]) * share
+        self.mirror[part] *= 1 - share
+        self.loss[part] += (loss - self.loss[part]) * share
+
+    def blob(self, own: np.ndarray, centre: Sequence[float], radii: Sequence[float], level_db: float,
+             loss: float = 0.0, edge_mm: float = 0.4, within: np.ndarray | None = None) -> None:
+        """Paint a small ellipse, given in the frame of the points `own`; only `within` (0..1) if given."""
+        reach = np.float32(max(radii) + edge_mm)
+        near = (np.abs(own[0] - np.float32(centre[0])) < reach) & (np.abs(own[1] - np.float32(centre[1])) < reach)
+        rows, columns = (np.flatnonzero(near.any(axis)) for axis in (1, 0))
+        if len(rows):
+            part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            share = soft(ellipse(own[:, *part], centre, radii), edge_mm)
+            self.paint(share if within is None else share * within[part], level_db, loss, part)
 
     def line(self, distance: np.ndarray, level_db: float | np.ndarray, width_mm: float, where: np.ndarray | float = 1.0,
              ) -> None:
@@ -90,23 +108,36 @@ class Tissue:
 
 
 def amplitude(level_db: float | np.ndarray) -> float | np.ndarray:
-    return 10 ** (np.asarray(level_db, np.float32) / 20)
+    return np.power(np.float32(10), np.asarray(level_db, np.float32) / np.float32(20))
+
+
+def length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.sqrt(x * x + y * y)  # np.hypot guards against overflow and takes several times as long
+
+
+def ellipse(points: np.ndarray, centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+    """Depth in mm (negative outside) below the edge of an ellipse, to first order."""
+    x, y = ((p - np.float32(c)) / np.float32(r) for p, c, r in zip(points, centre, radii))
+    norm = length(x, y) + np.float32(1e-3)
+    return norm * (1 - norm) / (length(x / np.float32(radii[0]), y / np.float32(radii[1])) + np.float32(1e-6))
 
 
 def wander(rng: np.random.Generator, at: np.ndarray, length: float) -> np.ndarray:
     """A smooth random function of numbers `at`, of mean 0 and variance 1, that turns about every `length`."""
-    rates = rng.uniform(0.4, 1.6, 5) * np.pi / length
-    phases = rng.uniform(0, 2 * np.pi, 5)
-    return sum(np.cos(rate * at + phase) for rate, phase in zip(rates, phases)).astype(np.float32) * np.sqrt(2 / 5)
+    rates = (rng.uniform(0.4, 1.6, 5) * np.pi / length).astype(np.float32)
+    phases = rng.uniform(0, 2 * np.pi, 5).astype(np.float32)
+    at = at.astype(np.float32, copy=False)
+    return sum(np.cos(rate * at + phase) for rate, phase in zip(rates, phases)) * np.float32(np.sqrt(2 / 5))
 
 
 def texture(rng: np.random.Generator, points: np.ndarray, length_mm: float, flat: float = 1.0) -> np.ndarray:
     """A smooth random field at points, of mean 0 and variance 1; `flat` > 1 stretches it along x."""
-    angles, phases = rng.uniform(0, 2 * np.pi, (2, 8))
-    rates = rng.uniform(0.5, 1.5, 8) * np.pi / length_mm
-    waves = (np.cos(rate * (np.cos(a) * points[0] / flat + np.sin(a) * points[1]) + phase)
-             for rate, a, phase in zip(rates, angles, phases))
-    return sum(waves).astype(np.float32) * np.float32(0.5)
+    angles, phases = rng.uniform(0, 2 * np.pi, (2, 8)).astype(np.float32)
+    rates = (rng.uniform(0.5, 1.5, 8) * np.pi / length_mm).astype(np.float32)
+    coarse = points[:, ::2, ::2]
+    waves = sum(np.cos(across * coarse[0] + down * coarse[1] + phase) for across, down, phase in
+                zip(rates * np.cos(angles) / np.float32(flat), rates * np.sin(angles), phases))
+    return cv2.resize(waves, points.shape[:0:-1]) * np.float32(0.5)
 
 
 def speckle(rng: np.random.Generator, tissue: Tissue, spread: Sequence[float], focus: np.ndarray) -> np.ndarray:
@@ -124,7 +155,7 @@ def speckle(rng: np.random.Generator, tissue: Tissue, spread: Sequence[float], f
         echo[..., 0] += cv2.GaussianBlur(tissue.mirror, size, across, sigmaY=spread[0])
         echoes.append(echo)
     mixed = echoes[1] + (echoes[0] - echoes[1]) * focus[:, None, None]
-    return np.hypot(mixed[..., 0], mixed[..., 1])
+    return length(mixed[..., 0], mixed[..., 1])
 
 
 def gain_db(rng: np.random.Generator, depths: np.ndarray, angles: np.ndarray, spread_db: float) -> np.ndarray:
@@ -157,21 +188,21 @@ def scan(rng: np.random.Generator, view: View, probe: Probe, scene: Callable[[np
     focus = np.exp(-0.5 * np.square((share - rng.uniform(0.35, 0.65)) / 0.3)).astype(np.float32)
 
     haze = amplitude(haze_db + 5 * texture(rng, points, 9)) * np.exp(-0.6 * share)[:, None]
-    tissue.diffuse = np.hypot(tissue.diffuse, haze.astype(np.float32))
+    tissue.diffuse = length(tissue.diffuse, haze.astype(np.float32))
     envelope = speckle(rng, tissue, spread, focus)
     lost = cv2.GaussianBlur(np.cumsum(tissue.loss, axis=0) * view.mm, (0, 0), max(spread[2], 0.6), sigmaY=0.6)
     level = 20 * np.log10(envelope + 1e-6) - lost + gain_db(rng, depths, angles, gain_spread_db)
-    noise = np.hypot(*rng.standard_normal((2, *envelope.shape), dtype=np.float32)) * np.sqrt(np.float32(0.5))
+    noise = length(*rng.standard_normal((2, *envelope.shape), dtype=np.float32)) * np.sqrt(np.float32(0.5))
     noise = cv2.GaussianBlur(noise, (3, 3), 0.7) * amplitude(noise_db + 14 * (share - 1))[:, None]
-    level = 10 * np.log10(10 ** (level / 10) + np.square(noise))
+    level = 10 * np.log10(np.float32(10) ** (level / np.float32(10)) + np.square(noise))
     grey = np.clip(1 + level / range_db, 0, 1) * 255
 
-    along, angle = probe.locate(view.points())
+    pixels = view.points()
+    along, angle = probe.locate(pixels)
     columns = (angle - angles[0]) / (angles[1] - angles[0])
     picture = cv2.remap(grey.astype(np.float32), columns.astype(np.float32), (along / view.mm).astype(np.float32),
                         cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    seen = (along >= 0) & (along <= probe.depth) & (np.abs(angle) <= probe.half_angle)
-    return np.where(seen, np.rint(picture), 0).astype(np.uint8)
+    return np.where(probe.sees(pixels), np.rint(picture), 0).astype(np.uint8)
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
@@ -200,7 +231,3 @@ def refuse_other_images(files: Sequence[Path]) -> None:
                 mark = None
             if mark != MARK:
                 raise FileExistsError(f"{path} is not a phantom and won't be overwritten: use another folder")
-
-
-__all__ = ["Probe", "Tissue", "View", "amplitude", "refuse_other_images", "scan", "soft", "texture", "wander",
-           "write_png"]

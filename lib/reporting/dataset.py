@@ -136,14 +136,15 @@ def draw_samples(prepared: Prepared, path: Path) -> None:
     study = study_from_dict(prepared.manifest["study"])
     task = make_task(study)
     chosen = np.unique(np.linspace(0, len(prepared.cases) - 1, SAMPLES).astype(int))
+    cases = [prepared.cases[index] for index in chosen]
+    pictures = [task.truth_picture(prepared.frames[case.samples], prepared.truth(case), case) for case in cases]
     columns = min(4, len(chosen))
     rows = -(-len(chosen) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.5 * rows), squeeze=False)
+    height = 2.4 * max(picture.shape[0] / picture.shape[1] for picture in pictures) + 0.25
+    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, height * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, index in zip(axes.flat, chosen):
-        case = prepared.cases[index]
-        truth = prepared.truth(case)
-        axis.imshow(task.truth_picture(prepared.frames[case.samples], truth, case))
+    for axis, case, picture in zip(axes.flat, cases, pictures):
+        axis.imshow(picture)
         axis.set_title(case.case, fontsize=7)
     save(figure, path)

@@ -10,6 +10,7 @@ from lib.imaging.captions import row_of
 from lib.imaging.painting import Upright, filled, grey, overlay, panel_scale
 
 PANEL_PX = (384, 640)  # about, at most, on the longer side
+THUMBNAIL_PX = (256, 320)
 
 
 def native_image(task, frames: np.ndarray, case) -> np.ndarray:
@@ -35,9 +36,7 @@ def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, 
 
 def side_by_side(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> np.ndarray:
     """See Segmentation.side_by_side."""
-    shown = truth if truth is not None and truth.any() else prediction.masks
-    present = [mask for mask in shown if mask.any()] or list(shown)
-    frame = int(present[-1].sum(axis=(1, 2)).argmax())
+    frame = fullest_frame(truth if truth is not None and truth.any() else prediction.masks)
     image, scale = native_image(task, frames, case)[frame], panel_scale(case.geometry, *PANEL_PX)
     view = Upright(case.geometry, scale)
 
@@ -49,6 +48,20 @@ def side_by_side(task, frames: np.ndarray, prediction, truth: np.ndarray | None,
     if truth is not None:
         panels.append(("truth", panel(truth)))
     return row_of([*panels, ("prediction", panel(prediction.masks))], task.palette)
+
+
+def truth_picture(task, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
+    """See Segmentation.truth_picture."""
+    frame, scale = fullest_frame(truth), panel_scale(case.geometry, *THUMBNAIL_PX)
+    outlines = {name: truth[index, [frame]] for index, name in enumerate(task.classes)}
+    picture = overlay(native_image(task, frames, case)[[frame]], outlines, {}, None, scale, task.palette)[0]
+    return Upright(case.geometry, scale).show(picture)
+
+
+def fullest_frame(masks: np.ndarray) -> int:
+    """The frame that holds most of the innermost class present; masks: bool (classes, frames, rows, columns)."""
+    present = [mask for mask in masks if mask.any()] or list(masks)
+    return int(present[-1].sum(axis=(1, 2)).argmax())
 
 
 def frame_scores(prediction, truth: np.ndarray | None, chosen: Sequence[int]) -> np.ndarray:

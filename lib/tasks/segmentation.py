@@ -9,14 +9,15 @@ from typing import Any, Callable, Iterable, Sequence
 import numpy as np
 
 from lib.data.case import Case, Header
+from lib.evaluation.calipers import filled_ellipse
 from lib.evaluation.measurements import make_measurements
 from lib.evaluation.metrics import overlap
 from lib.evaluation.statistics import youden_threshold
 from lib.imaging.brainmask import largest_component
 from lib.imaging.geometry import Fit
-from lib.imaging.painting import PALETTE, parse_colour, upright
+from lib.imaging.painting import PALETTE, parse_colour
 from lib.study import Data, InputError, one_of, require
-from lib.tasks.drawing import draw_frames, frame_scores, side_by_side
+from lib.tasks.drawing import draw_frames, frame_scores, side_by_side, truth_picture
 from lib.tasks.scoring import ALL, largest_by_patient, presence_scores, score_case, worksheet_row
 from lib.tasks.strata import size_strata
 from lib.tasks.thresholds import THRESHOLDS, best_thresholds
@@ -42,7 +43,8 @@ class Segmentation:
     """`task:` of a segmentation study; see tasks/__init__ for what each method is for.
 
     weights: class -> weight of its loss (1). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
-    reduced to their largest 3-D component. presence: classes whose presence per patient is judged ("any
+    reduced to their largest 3-D component. ellipses: classes replaced, in each frame, by the ellipse fitted to their
+    largest component: for what is known to be one, such as a fetal head. presence: classes whose presence per patient is judged ("any
     FLAIR-visible lesion"), by a size threshold from validation, or presence_default (in the unit of sizes: mL of
     volumes, mm2 of photographs, px without a spacing) when validation cannot tell. background, outlines, heat: what
     is drawn; colours: class -> "#rrggbb" or [r, g, b].
@@ -54,6 +56,7 @@ class Segmentation:
     weights: dict[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.01
     largest: tuple[str, ...] = ()
+    ellipses: tuple[str, ...] = ()
     presence: tuple[str, ...] = ()
     presence_default: float = 0.1
     background: int = -1  # channel under the overlay
@@ -63,11 +66,13 @@ class Segmentation:
 
     def __post_init__(self):
         require(len(self.classes) > 0, "data.classes", "none", "at least one class")
-        named = {"weights": self.weights, "largest": self.largest, "presence": self.presence,
+        named = {"weights": self.weights, "largest": self.largest, "ellipses": self.ellipses, "presence": self.presence,
                  "outlines": self.outlines, "colours": self.colours, "heat": [self.heat] if self.heat else []}
         for key, names in named.items():
             for name in names:
                 one_of(name, self.classes, f"task.{key}")
+        require(not (self.ellipses and self.exclusive), "task.ellipses", list(self.ellipses),
+                "none with exclusive classes, which could then overlap")
         require(0 <= self.label_smoothing < 1, "task.label_smoothing", self.label_smoothing, "0 <= s < 1")
         weights = [self.weights.get(name, 1.0) for name in self.classes]
         require(min(weights) >= 0 and 0 < sum(weights) < float("inf"), "task.weights", self.weights,
@@ -249,7 +254,8 @@ class Segmentation:
         return Prediction(native, self.masks(native, self.thresholds), self.thresholds)
 
     def masks(self, probabilities: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-        """Threshold (or the most probable class), then largest component, then each region inside its parent."""
+        """Threshold (or the most probable class), then largest component and ellipse, then each region inside its
+        parent."""
         if self.exclusive:
             background = 1 - probabilities.sum(axis=0)
             winner = np.concatenate([background[None], probabilities]).argmax(axis=0)
@@ -259,6 +265,9 @@ class Segmentation:
         for name in self.largest:
             index = self.classes.index(name)
             masks[index] = largest_component(masks[index])
+        for name in self.ellipses:
+            index = self.classes.index(name)
+            masks[index] = [filled_ellipse(frame) for frame in masks[index]]
         return self._nest(masks)
 
     def _nest(self, masks: np.ndarray) -> np.ndarray:
@@ -392,10 +401,7 @@ class Segmentation:
     def truth_picture(self, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
         """uint8 (rows, columns, 3): the truth's outlines at the frame that holds most of the innermost region present,
         upright (what the data set looks like)."""
-        present = [mask for mask in truth if mask.any()] or list(truth)
-        chosen = [int(present[-1].sum(axis=(1, 2)).argmax())]
-        shown = Prediction(truth.astype(np.float32), truth, self.thresholds)
-        return upright(self.draw(frames, shown, truth, case, chosen, scale=2)[0], case.geometry)
+        return truth_picture(self, frames, truth, case)
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:
         """float (frames,): how well each frame went, Dice of the regions inside another (or of all); NaN where
