@@ -1,13 +1,23 @@
 # Sets FoldScan up, tests it and shows it at work:  make help
 
 # The study that `make demo` shows, and what each study's demo needs to be quick on a CPU:
-# options of lib.phantoms, of 1-DataPreparation.py and of 2b-TrainingKFolds.py. A study with a
+# options of lib.phantoms, of 1-DataPreparation.py, of 2b-TrainingKFolds.py and of 4-InferenceTest.py. A study with a
 # DEMO_PATIENTS_ line has a demo.
 STUDY = flair_visibility
 DEMO_PATIENTS_flair_visibility = --patients 40 --seed 0
 DEMO_PREPARE_flair_visibility  = -k 3 --set 'data.size=[96,96]'
 DEMO_TRAIN_flair_visibility    = -j 3 --epochs 12 --batch-size 4 --tracker none --set 'network={name: unet, width: 16}' \
 	--set window.frames=3 --set training.sampler=balanced --set training.select=dice/stroke --set training.patience=0
+
+DEMO_PATIENTS_nuchal_translucency = --patients 120 --seed 0
+DEMO_PREPARE_nuchal_translucency  = -k 3 --set 'data.size=[128,160]'
+DEMO_TRAIN_nuchal_translucency    = -j 3 --epochs 30 --tracker none --set 'network={name: unet, width: 16}' \
+	--set training.patience=0
+DEMO_PATIENTS_lumbar_spine = --patients 30 --seed 0
+DEMO_PREPARE_lumbar_spine  = -k 3 --set 'data.size=[128,160]' --set data.reader.pixels_per_mm=4
+DEMO_TRAIN_lumbar_spine    = -j 3 --epochs 30 --tracker none --set 'network={name: unet, width: 16}' \
+	--set training.patience=0
+DEMO_TEST_lumbar_spine     = --tolerance 1
 
 # make env PYTHON=/path/to/python uses that one; otherwise the first of these that runs and is new enough.
 PYTHON =
@@ -93,7 +103,7 @@ demo: known-study env
 	$(VENV)/bin/python 1-DataPreparation.py $(SCRIPT_ARGUMENTS) -i $(DEMO)/input_data $(DEMO_PREPARE_$(STUDY))
 	$(VENV)/bin/python 2b-TrainingKFolds.py $(SCRIPT_ARGUMENTS) $(DEMO_TRAIN_$(STUDY))
 	$(VENV)/bin/python 3-ConvertModels.py $(SCRIPT_ARGUMENTS)
-	$(VENV)/bin/python 4-InferenceTest.py $(SCRIPT_ARGUMENTS)
+	$(VENV)/bin/python 4-InferenceTest.py $(SCRIPT_ARGUMENTS) $(DEMO_TEST_$(STUDY))
 	@echo "demo: data in $(DEMO)/input_data, results in $(DEMO)/workspace/results"
 
 known-study:

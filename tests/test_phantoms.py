@@ -221,14 +221,14 @@ def test_one_translucency_or_none(nuchal):
 
 
 def test_translucency_is_dark_between_bright_lines():
-    """On the demo's grid, 4 to 9 px each side of the mask hold more echoes than the mask does."""
+    """On the demo's grid the mask holds far fewer echoes than 3 px about it; its thickness is 5 to 20 px."""
     ratios = []
     for seed in range(8):
         image, mask = make_image(np.random.default_rng(seed), (256, 320))
         disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
         rim = (cv2.dilate(mask.astype(np.uint8), disk) > 0) & ~mask
         ratios.append(image[mask].mean() / image[rim].mean())
-        assert 7 <= 2 * max(half for _, half in parts(mask)) <= 20
+        assert 5 <= 2 * max(half for _, half in parts(mask)) <= 20
     assert np.median(ratios) < 0.6 and max(ratios) < 0.85
 
 
@@ -298,7 +298,7 @@ def test_same_seed_same_images(tmp_path, make):
 def test_other_images_are_left_alone(tmp_path, make):
     made = make(tmp_path, 2, size="small")
     assert make(tmp_path, 2, size="small") == made  # its own: made again
-    with pytest.raises(FileExistsError, match=f"{made[-1].name}.* another folder"):
+    with pytest.raises(FileExistsError, match="is not one of these .* another folder"):
         make(tmp_path, 1, size="small")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(made[0])
     with pytest.raises(FileExistsError, match="not a phantom"):

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from lib.phantoms.stroke import smooth_max, soft
-from lib.phantoms.ultrasound import (Probe, Tissue, View, ellipse, refuse_other_images, scan, texture, wander, write_png)
+from lib.phantoms.ultrasound import (Probe, Tissue, View, ellipse, refuse_other_images, scan, texture, wander,
+                                     write_png)
 
 SHAPES = {"small": ((64, 80), (68, 76)), "demo": ((256, 320), (272, 304)), "full": ((540, 800), (600, 760))}
 COARSEST_MM = 0.4  # of a pixel: small images show a part, so that the cleft stays some pixels thick
@@ -32,7 +33,7 @@ class Fetus:
     def __post_init__(self):
         rng = self.rng
         self.middle, self.half_length = rng.uniform(-1, 4.5), rng.uniform(8, 12.5)
-        self.skew, self.bluntness = rng.uniform(-0.3, 0.3), rng.uniform(0.5, 0.85)
+        self.skew, self.bluntness = rng.uniform(-0.25, 0.25), rng.uniform(0.42, 0.7)
         size = rng.uniform(0.92, 1.1)
         flexion = rng.uniform(-2.5, 2.5)  # of the head: bends the neck
         self.head = (-11.5 * size, -1 - flexion), (11.5 * size, 9.6 * size)
@@ -89,9 +90,9 @@ def draw_cavity(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: 
     inside = ellipse(p, centre, radii) + 0.5 * wander(rng, p[0], 9) + 0.25 * wander(rng, p[0] - 0.5 * p[1], 3)
     tissue.paint(soft(inside, 0.4), FLUID_DB)
     tissue.line(inside + 0.1, -16, 0.22, 0.5 + 0.5 * soft(texture(rng, p, 5), 2))
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         gap = np.clip(rng.uniform(0.8, 2.6) + 0.6 * wander(rng, p[0], 12), 0.3, None)
-        tissue.line(inside - gap, -19, 0.14, soft(texture(rng, p, 9) + 1.0, 1.0))
+        tissue.line(inside - gap, -20, 0.14, soft(texture(rng, p, 9) + 1.0, 1.0))
     if rng.random() < 0.5:  # an arm in front of the face
         place = (rng.uniform(-8, 14), -rng.uniform(11, 14))
         length, width = rng.uniform(3, 6), rng.uniform(1.3, 2)
@@ -104,7 +105,7 @@ def draw_fetus(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: F
     depth, cleft = fetus.surface(p), fetus.cleft(p)
     patchy = texture(rng, p, 3)
     tissue.paint(soft(depth + cleft + SKIN_MM, 0.25), -17 + 1.5 * patchy)
-    tissue.line(depth + cleft + 0.6 * SKIN_MM, -11, 0.2)
+    tissue.line(depth + cleft + 0.6 * SKIN_MM, -9, 0.2)
     tissue.paint(soft(-depth, 0.25) * soft(depth + cleft, 0.25), FLUID_DB)
     tissue.paint(soft(depth, 0.3), -25 + 2 * patchy)
     tissue.line(depth - 0.25, -15, 0.22)
@@ -117,7 +118,8 @@ def draw_trunk(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: F
     """Heart, liver and stomach; vertebral bodies and, behind them, arches."""
     (x, y), radii = fetus.trunk
     inside = soft(ellipse(p, *fetus.trunk) - 1.5, 0.5)
-    for place, size, level in (((-10, -1.5), (3.2, 3.0), -36), ((-4.5, -3), (4.5, 3.8), -27), ((1, 0.5), (2.2, 1.6), -58)):
+    heart, liver, stomach = ((-10, -1.5), (3.2, 3.0), -36), ((-4.5, -3), (4.5, 3.8), -27), ((1, 0.5), (2.2, 1.6), -58)
+    for place, size, level in (heart, liver, stomach):
         tissue.blob(p, np.add((x, y), place) + rng.normal(0, 0.6, 2), size, level + rng.normal(), 0, 0.5, inside)
     for i in range(13):
         along = 1.5 + 2.2 * i + rng.normal(0, 0.12)
@@ -138,8 +140,8 @@ def draw_head(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: Fe
     tissue.paint(soft(shell + 0.1, 0.3) * soft(0.6 - shell, 0.3) * vault, -9, 1.0)
     tissue.line(shell - 0.2, -3, 0.25, vault)
     within = soft(shell - 1, 0.5)
-    thalamus, plexus, stem = ((0.5, 0.5), (3.4, 2.6), -42), ((-5, 1), (3.5, 1.6), -20), ((3.5, 2.2), (2.2, 1.4), -24)
-    for place, size, level in (thalamus, plexus, stem):
+    thalamus, plexus = ((0.5, 0.5), (3.4, 2.6), -42), ((-5, 1), (3.5, 1.6), -20)
+    for place, size, level in (thalamus, plexus, ((3.5, 2.2), (2.2, 1.4), -24)):
         tissue.blob(p, np.add((x, y), place) + rng.normal(0, 0.5, 2), size, level + rng.normal(), 0, 0.6, within)
     # the fourth ventricle: dark and long, like the translucency
     ventricle = np.abs(shell - rng.uniform(1.8, 2.6)) - rng.uniform(0.3, 0.7) * soft(4.5 - np.abs(p[0] - x - 3.5), 3)
@@ -152,15 +154,15 @@ def draw_head(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: Fe
 def make_image(rng: np.random.Generator, shape: tuple[int, int], present: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """One image uint8 (rows, columns) and its mask bool; without a translucency unless `present`."""
     anatomy, echoes = rng.spawn(2)
-    fetus = Fetus(anatomy, float(anatomy.uniform(1.3, 2.5)) if present else 0.0)
+    fetus = Fetus(anatomy, float(anatomy.uniform(1.2, 2.2)) if present else 0.0)
     width = min(anatomy.uniform(41, 48), COARSEST_MM * shape[1])
     mm = width / shape[1]
     view = View(shape, mm, 0.0, anatomy.uniform(4, 14))
     height = shape[0] * mm
-    prone = anatomy.random() < 0.15
+    prone = anatomy.random() < 0.1
     signs = (int(anatomy.choice((-1, 1))), -1 if prone else 1)
     middle = view.y + height * (anatomy.uniform(0.5, 0.66) if prone else anatomy.uniform(0.38, 0.54))
-    pose = Pose(np.deg2rad(anatomy.uniform(-22, 22)), signs, anatomy.uniform(-0.1, 0.1) * width, middle)
+    pose = Pose(np.deg2rad(anatomy.uniform(-18, 18)), signs, anatomy.uniform(-0.1, 0.1) * width, middle)
     radius = anatomy.uniform(25, 60)
     reach = view.y + height
     half = np.arctan2(0.5 * width * anatomy.uniform(0.8, 1.2), radius + 0.4 * reach)  # some show the sector's edges
