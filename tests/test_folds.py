@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lib.data.folds import deal_folds, draw_validation, merge_rare, split_rows
+from lib.data.case import Geometry, Header
+from lib.data.folds import deal_folds, draw_validation, merge_rare, predefined_subsets, split_rows, subset_rows
 from lib.study import Folds, InputError
 
 SEEDS = range(4)
@@ -173,3 +174,39 @@ def test_as_many_folds_as_patients():
     test_fold, validation = dealt(strata, Folds(5, 0.25, 0))
     assert sorted(test_fold.values()) == [0, 1, 2, 3, 4]
     assert [len(v) for v in validation] == [1] * 5
+
+
+# --- predefined subsets ----------------------------------------------------------------------------------------------
+
+def headers_of(*rows: tuple[str, str, str]) -> list[Header]:
+    """(case, patient, subset) of each."""
+    return [Header(case, patient, {}, Geometry((1, 8, 8), None, flat=True), 1, subset) for case, patient, subset in rows]
+
+
+def subsets_of(*rows):
+    headers = headers_of(*rows)
+    return predefined_subsets(headers, [header.patient for header in headers])
+
+
+def test_subsets_of_the_raw_data_are_kept():
+    found = subsets_of(("a1", "a", "train"), ("a2", "a", "train"), ("b1", "b", "validation"), ("c1", "c", "test"))
+    assert found == {"a": "train", "b": "validation", "c": "test"}
+    rows, notes = subset_rows(found, {p: ["s"] for p in found}, Folds(5))
+    assert rows == [{"fold": 0, "patient": p, "subset": s} for p, s in found.items()] and notes == []
+    assert subsets_of(("a1", "a", ""), ("b1", "b", "")) == {}
+
+
+def test_a_patient_in_two_subsets_is_named_with_both_cases():
+    with pytest.raises(InputError, match="patient a is in two subsets: a1 in train, a2 in test.*data.folds.pool=true"):
+        subsets_of(("a1", "a", "train"), ("b1", "b", "train"), ("a2", "a", "test"))
+
+
+def test_without_a_validation_folder_a_share_of_the_training_patients_validates():
+    found = {f"p{i}": "train" for i in range(10)} | {"t": "test"}
+    rows, [note] = subset_rows(found, {p: ["s"] for p in found}, Folds(5, 0.3))
+    counts = Counter(row["subset"] for row in rows)
+    assert counts == {"train": 7, "validation": 3, "test": 1} and "3 of 10 training patients validate" in note
+    rows, [note, _] = subset_rows({"a": "train"}, {"a": ["s"]}, Folds(5))
+    assert rows == [{"fold": 0, "patient": "a", "subset": "train"}] and "LAST epoch" in note
+    with pytest.raises(InputError, match="no training cases: the predefined subsets hold only test"):
+        subset_rows({"a": "test"}, {"a": ["s"]}, Folds(5))

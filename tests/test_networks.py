@@ -117,6 +117,18 @@ def test_clips_are_fitted_frame_by_frame():
     assert outputs["logits"].shape == (2, 2, 10, 9)
 
 
+def test_outside_training_a_window_and_its_mirror_image_are_averaged():
+    """A core that adds its column number: 0 1 2 forwards, and backwards 2 1 0; their mean is 1 everywhere."""
+    class Columns(torch.nn.Module):
+        def forward(self, frames):
+            return {"logits": frames + torch.arange(frames.shape[-1]), "score": frames.mean(dim=(1, 2, 3))}
+    network = WindowNetwork(Columns(), "float16", mirror=True)
+    frames = torch.tensor([5.0, 0.0, 1.0]).expand(1, 1, 1, 2, 3)
+    assert network.eval()(frames)["logits"][0, 0].tolist() == [[6.0, 1.0, 2.0]] * 2
+    assert network(frames)["score"].tolist() == [2.0]
+    assert network.train()(frames)["logits"][0, 0].tolist() == [[5.0, 1.0, 3.0]] * 2
+
+
 # --- ONNX ------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("network, channels, scale", [

@@ -79,7 +79,7 @@ def test_killed_training_goes_on_to_the_same_bits(prepared, tmp_path):
 @pytest.mark.parametrize("settings", [
     ("optimizer=sgd", "schedule=one_cycle"), ("optimizer=adam", "schedule=plateau", "schedule_options={patience: 0}"),
     ("optimizer=adamw", "schedule=cosine_restarts", "schedule_options={T_0: 2}"), ("accumulate=2", "amp=false"),
-    ("schedule=constant", "select=loss")], ids="-".join)
+    ("schedule=constant", "select=loss"), ("optimizer=rmsprop", "learning_rate=1.0e-4", "average=0.9")], ids="-".join)
 def test_every_schedule_and_optimiser_goes_on_in_mid_epoch(prepared, tmp_path, settings):
     place = prepared.copy(tmp_path, "prepared")
     overrides = [f"training.{setting}" for setting in ("epochs=3", *settings)]

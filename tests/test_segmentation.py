@@ -393,3 +393,72 @@ def test_a_measurement_of_no_class_is_refused_at_once():
         stroke(measurements={"share": {"kind": "share", "part": "visible", "whole": "strok"}})
     with pytest.raises(InputError, match="measurements.share: missing key kind"):
         stroke(measurements={"share": {"part": "visible"}})
+
+
+# --- photographs -----------------------------------------------------------------------------------------------------
+
+def photograph(spacing=None, shape=(1, 1, 4)):
+    geometry = Geometry(shape, spacing, flat=True)
+    return SimpleNamespace(geometry=geometry, patient="p", fit=Fit.of(shape[1:], shape[1:]))
+
+
+def test_units_follow_the_spacing():
+    """Two pixels of 2 x 3 mm are 12 mm2; without a spacing they are 2 px; voxels of 2 x 3 x 100 mm hold 0.6 mL."""
+    task, mask, truth = regions("a"), masks("1100"), masks("0110")
+    for case, size, value, distance in ((photograph((1.0, 2.0, 3.0)), "area_mm2", 12, "hd95_mm"),
+                                        (photograph(), "area_px", 2, "hd95_px"),
+                                        (case_of(spacing=(100.0, 2.0, 3.0)), "volume_ml", 1.2, "hd95_mm")):
+        rows = task.score(predicted(mask), truth, case)
+        unit = size.split("_")[1]
+        assert rows["a", size] == pytest.approx(value) and rows["a", f"{size}_true"] == pytest.approx(value)
+        assert rows["a", f"false_positive_{unit}"] == pytest.approx(value / 2) and ("a", distance) in rows
+        assert {m for _, m in rows if m.startswith(("area", "volume", "hd95"))} == {size, f"{size}_true", distance}
+        facts = task.facts(Case(Header("c", "p", {}, case.geometry, 1), np.zeros((1, 1, 1, 4)), {"a": truth[0]}), truth)
+        assert facts == {"size_unit": unit, "size_a": pytest.approx(value), "cut_a": 0.0}
+
+
+def test_a_tolerance_adds_scores_and_says_which_truth_was_used():
+    """Truth 3 pixels wide in 9; with 1 px tolerance the dilated truth is 5 wide, as the prediction."""
+    case = photograph((1.0, 1.0, 1.0), (1, 9, 9))
+    truth, mask = np.zeros((2, 1, 1, 9, 9), bool)
+    truth[..., 3:6], mask[..., 2:7] = True, True
+    plain = regions("a").score(predicted(mask), truth, case)
+    rows = regions("a", tolerance_mm=1.0).score(predicted(mask), truth, case)
+    assert {key: rows[key] for key in plain} == plain and rows["a", "dice"] == pytest.approx(6 / 8)
+    assert rows["a", "dice_tolerant"] == 1 == rows["all", "dice_tolerant"] and rows["a", "tolerance_truth"] == 1
+    assert rows["a", "nsd"] == 1 == rows["all", "nsd"] and ("all", "tolerance_truth") not in rows
+    sheet = regions("a").worksheet(rows)
+    assert sheet["truth used, a"] == "dilated" and sheet["Dice a, with tolerance"] == 1 and sheet["FNR"] == 0
+
+
+def test_ellipses_replace_what_is_predicted():
+    rows, columns = np.mgrid[:60, :80]
+    disk = ((rows - 30) / 18) ** 2 + ((columns - 40) / 25) ** 2 <= 1
+    bitten = disk.copy()
+    bitten[26:34, 56:] = False
+    probabilities = np.stack([bitten, disk])[None].astype(np.float32)  # one class, two frames
+    whole = regions("a", ellipses=("a",)).masks(probabilities, [0.5])
+    assert np.count_nonzero(whole[0, 0] ^ disk) < 0.02 * disk.sum() < np.count_nonzero(bitten ^ disk)
+    assert regions("a", ellipses=("a",)).masks(np.zeros((1, 1, 9, 9), np.float32), [0.5]).sum() == 0
+    with pytest.raises(InputError, match="task.ellipses"):
+        exclusive("a", "b", ellipses=("a",))
+
+
+def test_the_balanced_sampler_looks_for_inner_then_any_then_rare_classes():
+    targets = np.array([[[1, 0, 0]], [[0, 2, 0]], [[0, 0, 0]], [[1, 1, 0]]], np.uint8)
+    task = exclusive("a", "b")
+    present = task.present(targets)
+    assert present.tolist() == [[True, False], [False, True], [False, False], [True, False]]
+    assert task.foreground(present).tolist() == [True, True, False, True]
+    assert task.foreground(present[[0, 1, 3]]).tolist() == [False, True, False]  # all have some: the rare class
+    nested = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1]], bool)
+    assert stroke().foreground(nested).tolist() == [False, True, True]
+
+
+def test_what_the_notes_say():
+    header = Header("c", "p", {}, Geometry((1, 1, 4), None, flat=True), 1)
+    facts = [{"size_a": 0.0, "cut_a": 0.0}, {"size_a": 3.0, "cut_a": 0.0}]
+    assert regions("a").notes([header] * 2, facts) == ["1 of 2 cases have no a (empty masks are kept)"]
+    assert regions("a").notes([header], facts[1:]) == []
+    with pytest.raises(InputError, match="task.colours.a"):
+        regions("a", colours={"a": "#12"})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.study import (STUDIES, Augmentation, Data, InputError, Study, Training, Window, build, convert, differences,
-                       load_study, plain, study_from_dict)
+from lib.study import (STUDIES, Augmentation, Data, Folds, InputError, Study, Training, Window, build, convert, differences,
+                       load_study, plain, study_from_dict, without_paths)
 
 MINIMAL = {
     "name": "tiny",
@@ -241,3 +241,26 @@ def test_a_plug_checks_its_own_keys(section, change, message):
         study = dataclasses.replace(study, **{section: {**getattr(study, section), **change}})
     with pytest.raises(InputError, match=message):
         make[section](study)
+
+
+def test_classes_may_bring_their_mask_values():
+    study = study_from_dict({**MINIMAL, "data": {**MINIMAL["data"], "classes": {"bone": 255, "ligament": [1, 2]}}})
+    assert study.data.classes == ("bone", "ligament") and study.data.class_values == {"bone": 255, "ligament": [1, 2]}
+    assert study_from_dict(plain(study.to_dict())) == study
+    with pytest.raises(InputError, match="data.class_values: unknown 'bone'"):
+        study_from_dict({**MINIMAL, "data": {**MINIMAL["data"], "class_values": {"bone": 1}}})
+
+
+def test_pool_is_a_word_for_a_section(tmp_path):
+    values = {**MINIMAL, "data": {**MINIMAL["data"], "folds": "pool"}}
+    assert study_from_dict(values).data.folds == Folds(pool=True)
+    path = tmp_path / "pooled.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_study(str(path), ["data.folds.k=3"]).data.folds == Folds(k=3, pool=True)
+    with pytest.raises(InputError, match="data.folds: expected"):
+        study_from_dict({**MINIMAL, "data": {**MINIMAL["data"], "folds": "pol"}})
+
+
+def test_what_is_published_names_no_files_of_this_machine():
+    study = study_from_dict({**MINIMAL, "network": {"name": "unet", "weights": "/home/me/secret/w.pt"}})
+    assert "input" not in without_paths(study)["data"] and without_paths(study)["network"]["weights"] == "w.pt"

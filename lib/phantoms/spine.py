@@ -37,17 +37,16 @@ class Spine:
     ligament: float  # thickness of the doublet
     below: float  # how much deeper than the ends of the arcs the ligament lies
     fat: float  # depth of the fascia between fat and muscle
-    midline: bool  # spinous processes: narrower, rounder arcs than laminae
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Spine:
-        midline = bool(rng.random() < 0.3)
+        midline = rng.random() < 0.3  # spinous processes: narrower, rounder arcs than laminae
         pitch = rng.uniform(24, 30)
         return cls(int(rng.integers(2**32)), rng.uniform(-0.5, 0.5) * pitch, pitch,
                    pitch * (rng.uniform(0.2, 0.26) if midline else rng.uniform(0.25, 0.33)), rng.uniform(19, 26),
                    rng.choice((-1, 1)) * (rng.uniform(0, 0.15) if midline else rng.uniform(0.15, 0.38)),
                    rng.uniform(2.5, 4.5) if midline else rng.uniform(0.8, 2.2), rng.uniform(-0.06, 0.06),
-                   rng.uniform(2.3, 3.3), rng.uniform(2.3, 3.3), rng.uniform(1.5, 5.0), rng.uniform(6, 13), midline)
+                   rng.uniform(2.3, 3.3), rng.uniform(2.3, 3.3), rng.uniform(1.5, 5.0), rng.uniform(6, 13))
 
     def arcs(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """At points: the arc's number, the place along it (-1..1 from end to end) and mm below its surface."""
