@@ -23,7 +23,7 @@ def test() -> None:
     arguments.add_argument("--tolerance", type=float, metavar="MM",
                            help="score too with this margin around the truth's boundary (default: the study's, none)")
     arguments.add_argument("--heatmaps", action=argparse.BooleanOptionalAction, default=None,
-                           help="overlays as NIfTI and PNG (default: the study's, on)")
+                           help="overlays, and image, truth and prediction side by side (default: the study's, on)")
     arguments.add_argument("--onnx-dir", type=Path, metavar="DIR", help="where the models are (default: <workspace>/onnx/<name>)")
     arguments.add_argument("--device", default="auto", help="auto, cpu or cuda")
     args = arguments.parse_args()
@@ -42,7 +42,7 @@ def test() -> None:
         model, label = loaded_model(prepared, space, name, args.load)
     if args.predict:
         from lib.newdata import predict_folder
-        print(predict_folder(prepared, study, space, name, args.predict, args.onnx_dir, args.device, bar, model))
+        print(predict_folder(prepared, study, space, name, args.predict, args.onnx_dir, args.device, bar, model, label))
     else:
         from lib.inference import test_folds
         print(test_folds(prepared, study, space, name, args.onnx_dir, args.device, bar, args.split, model, label))

@@ -20,8 +20,8 @@ from lib.workspace import Workspace, building
 
 
 def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str, root: Path, onnx_dir: Path | None,
-                   device: str, progress, chosen: Path | None = None) -> str:
-    """Predict new patients with all folds together (or with the `chosen` model); returns what to print.
+                   device: str, progress, chosen: Path | None = None, loaded: str = "") -> str:
+    """Predict new patients with all folds together, or with the `chosen` model, named `loaded`; returns what to print.
 
     A case whose images were prepared for training is predicted only by the fold that tests its patient.
     Raises InputError.
@@ -35,7 +35,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
         raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
     notes = [f"left out: {problem}" for problem in scan.problems]
     labelled = with_truth(reader, root, {h.case for h in scan.headers}, notes)
-    target = space.results(name) / f"predict-{root.resolve().name}"
+    target = space.results(name) / f"predict-{root.resolve().name}{f'-by-{loaded}' if loaded else ''}"
     evidence, alone = [], 0
     with building(target) as folder:
         results = Results(folder, study, {"study": study.name, "run": name})
@@ -51,7 +51,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
         if evidence:
             results.add_set("", task.score_set(evidence))
         summary = results.finish(task, provenance(prepared, members, results.header))
-    return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {len(members)} folds together on "
+    return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {loaded or f'{len(members)} folds together'} on "
                       f"{provider(members)}{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of "
                       "them scored", *([headline(summary, task.headline)] if evidence else []), f"results: {target}"])
 

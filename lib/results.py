@@ -68,7 +68,8 @@ def write_summary(path: Path, rows: list[dict]) -> list[dict]:
     """Write summary.csv of tidy rows, with the agreement of every measured pair; returns its rows."""
     from lib.evaluation.agreement import agreement
     from lib.evaluation.statistics import SUMMARY_COLUMNS, summarise
-    summary = summarise([{column: row.get(column, "") for column in COLUMNS} for row in [*rows, *agreement(rows)]])
+    summary = summarise([{column: row.get(column, "") for column in COLUMNS} for row in [*rows, *agreement(rows)]
+                         if row["metric"] != "tolerance_truth"])  # which truth was used has no mean
     records = json.loads(summary.to_json(orient="records", double_precision=15))
     write_table(path, SUMMARY_COLUMNS, records)
     return records

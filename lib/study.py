@@ -180,7 +180,7 @@ class Tracking:
 @dataclass(frozen=True)
 class Report:
     figures: bool = True  # script 1 draws the data set
-    heatmaps: bool = True  # script 4 draws every patient
+    heatmaps: bool = True  # script 4 draws every case: heatmaps/ and pictures/
     validation_pictures: int = 16  # cases that a trained fold draws, beside its checkpoints
     tolerance_mm: float = 0.0  # margin within which a boundary counts as right, scored beside the plain metrics; 0: none
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, run_script, table
 
 DATA = ROOT.parent / "shared" / "data"
-ISLES, DIFFUSION = DATA / "isles22", DATA / "diffusion"
+ISLES, DIFFUSION, HC18 = DATA / "isles22", DATA / "diffusion", DATA / "hc18"
 STUDY = ROOT / "studies" / "examples" / "isles22.yaml"
 
 
@@ -96,3 +96,24 @@ def test_diffusion_series_are_read_and_predicted_as_new_patients(isles, tmp_path
         assert agreement.shape == (64, 64, 20, 2)
         assert np.allclose(agreement.affine, nibabel.load(path / "b0.nii.gz").affine, atol=1e-4)
     shutil.rmtree(target)
+
+
+def test_hc18_is_read_by_its_yaml_with_patients_and_pixel_sizes():
+    """Ellipses of the masks are a little larger than the table's circumferences, which run in the middle of the line."""
+    if not HC18.is_dir():
+        pytest.skip(f"{HC18} is not there")
+    from lib.evaluation.measurements import make_measurements
+    from lib.readers import make_reader
+    from lib.study import load_study
+    study = load_study(str(ROOT / "studies" / "examples" / "hc18.yaml"))
+    reader = make_reader(study.data)
+    scan = reader.headers(HC18)
+    assert (len(scan.headers), len({h.patient for h in scan.headers}), scan.problems) == (174, 140, [])
+    known = {row["filename"]: row for row in table(HC18 / "pixel_size_and_HC.csv")}
+    [measurement] = make_measurements(study.measurements, study.data.classes)
+    for header in scan.headers[::29]:
+        row = known[f"{header.case}.png"]
+        assert header.geometry.spacing_mm[1:] == (float(row["pixel size(mm)"]),) * 2
+        masks = reader.read(HC18, header).truth
+        found = measurement(masks, header.geometry).values["head", "head_circumference_mm"]
+        assert 0 < found - float(row["head circumference (mm)"]) < 3

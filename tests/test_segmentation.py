@@ -10,7 +10,8 @@ import pytest
 from lib.data.case import Case, Geometry, Header
 from lib.imaging.geometry import Fit
 from lib.study import Data, Folds, InputError
-from lib.tasks.segmentation import THRESHOLDS, Prediction, Segmentation
+from lib.tasks.segmentation import Prediction, Segmentation
+from lib.tasks.thresholds import THRESHOLDS
 
 NAN = float("nan")
 HALVES = (0.5, 0.5, 0.5)

@@ -11,22 +11,19 @@ import numpy as np
 from lib.data.case import Case, Header
 from lib.evaluation.calipers import filled_ellipse
 from lib.evaluation.measurements import make_measurements
-from lib.evaluation.metrics import overlap
-from lib.evaluation.statistics import youden_threshold
 from lib.imaging.brainmask import largest_component
 from lib.imaging.geometry import Fit
 from lib.imaging.painting import PALETTE, parse_colour
 from lib.study import Data, InputError, one_of, require
 from lib.tasks.drawing import draw_frames, frame_scores, side_by_side, truth_picture
-from lib.tasks.scoring import ALL, largest_by_patient, presence_scores, score_case, worksheet_row
-from lib.tasks.strata import size_strata
-from lib.tasks.thresholds import THRESHOLDS, best_thresholds
+from lib.tasks.scoring import ALL, presence_scores, score_case, worksheet_row
+from lib.tasks.cohort import case_notes, size_strata
+from lib.tasks.thresholds import calibrate
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = {**dict.fromkeys(("dice", "iou", "precision", "recall", "specificity", "accuracy", "presence_roc_auc",
                                "presence_kappa", "presence_accuracy"), True),
               **dict.fromkeys(("false_positive_ml", "false_positive_mm2", "false_positive_px"), False)}
-CUT_WARNING = 0.05  # share of a region outside its parent that deserves a line
 RARE = 0.5  # share of the samples below which a class counts as rare
 
 
@@ -44,10 +41,10 @@ class Segmentation:
 
     weights: class -> weight of its loss (1). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
     reduced to their largest 3-D component. ellipses: classes replaced, in each frame, by the ellipse fitted to their
-    largest component: for what is known to be one, such as a fetal head. presence: classes whose presence per patient is judged ("any
-    FLAIR-visible lesion"), by a size threshold from validation, or presence_default (in the unit of sizes: mL of
-    volumes, mm2 of photographs, px without a spacing) when validation cannot tell. background, outlines, heat: what
-    is drawn; colours: class -> "#rrggbb" or [r, g, b].
+    largest component: for what is known to be one, such as a fetal head. presence: classes whose presence per patient
+    is judged ("any FLAIR-visible lesion"), by a size threshold from validation, or presence_default (in the unit of
+    sizes: mL of volumes, mm2 of photographs, px without a spacing) when validation cannot tell. background, outlines,
+    heat: what is drawn; colours: class -> "#rrggbb" or [r, g, b].
     """
     data: Data
     measurements: dict[str, dict]
@@ -169,24 +166,8 @@ class Segmentation:
         return facts
 
     def notes(self, headers: Sequence[Header], facts: Sequence[dict]) -> list[str]:
-        """Lines for the user: regions that were cut, and cases without a class.
-
-        Raises InputError for a region that lies wholly outside its parent in every case that has it: it was never
-        meant so.
-        """
-        notes = []
-        for name in self.classes:
-            drawn = [fact[f"cut_{name}"] for fact in facts if fact[f"cut_{name}"] or fact[f"size_{name}"]]
-            if drawn and min(drawn) == 1:
-                raise InputError(f"{name} lies wholly outside {self.data.inside.get(name, 'its parent')} in all "
-                                 f"{len(drawn)} cases that have it. If one file holds both as labels, let the outer region "
-                                 "take both values, such as classes: {liver: [1, 2], tumour: 2}, or use encoding: exclusive")
-            notes += [f"{h.case}: {f[f'cut_{name}']:.0%} of {name} lies outside its parent region and was cut off; look "
-                      "at its masks" for h, f in zip(headers, facts) if f[f"cut_{name}"] > CUT_WARNING]
-            empty = len(facts) - len(drawn)
-            if empty:
-                notes.append(f"{empty} of {len(facts)} cases have no {name} (empty masks are kept)")
-        return notes
+        """Lines for the user; raises InputError for a region that was never meant so (see `cohort.case_notes`)."""
+        return case_notes(self.classes, self.data.inside, headers, facts)
 
     def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
         """patient -> labels, fine to coarse, by the sizes of the classes in `data.folds.stratify`."""
@@ -251,7 +232,11 @@ class Segmentation:
         else:
             grid = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
         native = case.fit.restore(np.moveaxis(grid, 1, 0))
-        return Prediction(native, self.masks(native, self.thresholds), self.thresholds)
+        return self.cut(native)
+
+    def cut(self, probabilities: np.ndarray) -> Prediction:
+        """Probabilities (classes, frames, rows, columns) with the masks that this task's thresholds make of them."""
+        return Prediction(probabilities, self.masks(probabilities, self.thresholds), self.thresholds)
 
     def masks(self, probabilities: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
         """Threshold (or the most probable class), then largest component and ellipse, then each region inside its
@@ -262,13 +247,13 @@ class Segmentation:
             masks = np.stack([winner == index + 1 for index in range(len(self.classes))])
         else:
             masks = probabilities > np.asarray(thresholds, np.float32)[:, None, None, None]
-        for name in self.largest:
-            index = self.classes.index(name)
-            masks[index] = largest_component(masks[index])
-        for name in self.ellipses:
-            index = self.classes.index(name)
-            masks[index] = [filled_ellipse(frame) for frame in masks[index]]
-        return self._nest(masks)
+        return self._nest(np.stack([self.shaped(name, mask) for name, mask in zip(self.classes, masks)]))
+
+    def shaped(self, name: str, mask: np.ndarray) -> np.ndarray:
+        """A class's mask, bool (frames, rows, columns), reduced to the shape that it is known to have."""
+        if name in self.largest:
+            mask = largest_component(mask)
+        return np.stack([filled_ellipse(frame) for frame in mask]) if name in self.ellipses else mask
 
     def _nest(self, masks: np.ndarray) -> np.ndarray:
         for index, parent in enumerate(self.parents):
@@ -354,33 +339,7 @@ class Segmentation:
         First the probability threshold of each region (see `best_thresholds`), then, with these in force, the
         size above which a class counts as present (Youden's). No cases, no calibration: {}.
         """
-        dice = [self._dice_by_threshold(prediction, truth) for prediction, truth, _ in cases()]
-        if not dice:
-            return {}
-        chosen = {} if self.exclusive else dict(zip(self.classes, best_thresholds(np.array(dice))))
-        task = self.with_calibration({"threshold": chosen})
-        evidence = []
-        for prediction, truth, case in cases() if self.presence else ():
-            masks = task.masks(prediction.probabilities, task.thresholds)
-            evidence.append(task.evidence(Prediction(prediction.probabilities, masks, task.thresholds), truth, case))
-        presence = {}
-        for name in self.presence:
-            patients = largest_by_patient(evidence, self.classes.index(name))
-            presence[name] = youden_threshold([p for p, _, _ in patients], [true > 0 for _, true, _ in patients],
-                                              self.presence_default)
-        return {"threshold": chosen, "presence": presence, "cases": len(dice)}
-
-    def _dice_by_threshold(self, prediction: Prediction, truth: np.ndarray) -> np.ndarray:
-        """Dice (thresholds, classes) of one case, the parent of each class held at 0.5; NaN where truth is empty."""
-        base = self.masks(prediction.probabilities, [0.5] * len(self.classes))
-        table = np.full((len(THRESHOLDS), len(self.classes)), np.nan)
-        for index, parent in enumerate(self.parents):
-            for row, threshold in enumerate(THRESHOLDS if truth[index].any() else ()):
-                mask = prediction.probabilities[index] > threshold
-                if self.classes[index] in self.largest:
-                    mask = largest_component(mask)
-                table[row, index] = overlap(mask & base[parent] if parent >= 0 else mask, truth[index])["dice"]
-        return table
+        return calibrate(self, cases)
 
     # --- pictures ------------------------------------------------------------------------------------------------
 
