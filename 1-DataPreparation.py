@@ -26,7 +26,7 @@ def prepare_data() -> None:
     from lib.preparation import describe, prepare
     from lib.progress import bar
     outcome = prepare(study, load_study(args.study), space, args.input_data or Path(study.data.input), args.jobs,
-                      args.skip_bad, bar, asked_for_folds=args.kfolds is not None)
+                      args.skip_bad, bar, asked_for=[flag for flag, value in (("-k", args.kfolds), ("-v", args.valid_proportion)) if value is not None])
     print(describe(outcome))
     forgotten = [text for text in args.overrides if not text.startswith("data.")]
     if forgotten:

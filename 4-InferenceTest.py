@@ -30,6 +30,8 @@ def test() -> None:
     refuse_model_overrides(args.overrides)
     given = {"report.heatmaps": args.heatmaps, "report.tolerance_mm": args.tolerance}
     study, space, name = open_study(args, [f"{key}={value}" for key, value in given.items() if value is not None])
+    if args.load and args.onnx_dir:
+        raise InputError("--load names the one model to use: leave --onnx-dir out")
     if args.predict and args.split:
         raise InputError("--split chooses among the prepared cases: leave it out with --predict")
 

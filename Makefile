@@ -11,11 +11,11 @@ DEMO_TRAIN_flair_visibility    = -j 3 --epochs 12 --batch-size 4 --tracker none 
 
 DEMO_PATIENTS_nuchal_translucency = --patients 120 --seed 0
 DEMO_PREPARE_nuchal_translucency  = -k 3 --set 'data.size=[128,160]'
-DEMO_TRAIN_nuchal_translucency    = -j 3 --epochs 40 --batch-size 4 --tracker none --set 'network={name: unet, width: 16}' \
+DEMO_TRAIN_nuchal_translucency    = -j 3 --epochs 40 --batch-size 4 -lr 3e-3 --tracker none --set 'network={name: unet, width: 16}' \
 	--set training.patience=0
 DEMO_PATIENTS_lumbar_spine = --patients 30 --seed 0
 DEMO_PREPARE_lumbar_spine  = -k 3 --set 'data.size=[128,160]' --set data.reader.pixels_per_mm=4
-DEMO_TRAIN_lumbar_spine    = -j 3 --epochs 20 --batch-size 4 --tracker none --set 'network={name: unet, width: 16}' \
+DEMO_TRAIN_lumbar_spine    = -j 3 --epochs 16 --batch-size 4 -lr 3e-3 --tracker none --set 'network={name: unet, width: 16}' \
 	--set training.patience=0
 DEMO_TEST_lumbar_spine     = --tolerance 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT or "fingerprint" not in content:
         raise InputError(f"{path} is not a FoldScan checkpoint")
     return content
+
+
+def as_kept(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as scripts 3 and 4 take it: best.pt and epochNNN.pt as they are; of last.pt the weights that would be
+    kept if training ended there, without score and thresholds."""
+    if "best_epoch" not in checkpoint:
+        return checkpoint
+    average = {key.removeprefix("module."): value for key, value in checkpoint["average"].items()
+               if key.startswith("module.")}
+    return {**checkpoint, "epoch": checkpoint["epoch"] - 1, "score": math.nan, "calibration": {},
+            "network": average or checkpoint["network"]}
 
 
 def check_fingerprint(path: Path, found: str, prepared: str, remedy: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.checkpoints import check_fingerprint, load_checkpoint
+from lib.checkpoints import as_kept, check_fingerprint, load_checkpoint
 from lib.data.store import Prepared
 from lib.networks import make_network
 from lib.onnx_model import OnnxModel
@@ -88,7 +88,7 @@ def loaded_model(prepared: Prepared, space: Workspace, name: str, path: Path) ->
     """
     if path.suffix == ".onnx":
         return path, path.stem
-    checkpoint = load_checkpoint(path)
+    checkpoint = as_kept(load_checkpoint(path))
     check_fingerprint(path, checkpoint["fingerprint"], prepared.fingerprint, f"python 2a-Training.py {space.arguments} "
                       f"-n {name} -k {checkpoint['fold']} --no-resume")
     label = f"fold{checkpoint['fold']}-{path.stem}"
@@ -112,7 +112,7 @@ def collect(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, P
     for fold in sorted(prepared.splits):
         path = chosen.get(fold, space.fold(name, fold) / "best.pt")
         if fold in chosen or path.is_file():
-            found[fold] = (path, load_checkpoint(path))
+            found[fold] = (path, as_kept(load_checkpoint(path)))
     if not found:
         raise InputError(f"run {name!r} has no trained fold in {space.run(name)}: first run  "
                          f"python 2b-TrainingKFolds.py {space.arguments} -n {name}")

@@ -42,10 +42,12 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
                 results.add_set(fold, member.task.score_set(seen))
             evidence += seen
         task = next(iter(members.values())).task
-        results.add_set("", task.score_set(evidence))
+        if len({(e["patient"], e["fold"]) for e in evidence}) == len({e["patient"] for e in evidence}):
+            results.add_set("", task.score_set(evidence))  # a patient who validates in several folds has no one model
         prepared.check_unchanged()
         summary = results.finish(task, {**provenance(prepared, members, results.header), "subset": subset,
-                                        "tolerance_mm": study.report.tolerance_mm})
+                                        "tolerance_mm": study.report.tolerance_mm, "loaded": loaded},
+                                 "held-out cases" if subset == "test" else "VALIDATION cases")
     return "\n".join([sentence(len(evidence), subset, members), *notes(prepared, members, bool(chosen)),
                       headline(summary, task.headline), f"results: {target}"])
 
@@ -61,7 +63,7 @@ def test_fold(results: Results, prepared: Prepared, fold: int, member: Member, s
         prediction, truth = member.task.decode(raw, case), prepared.truth(case)
         seconds = clock.read() + time.perf_counter() - started
         results.add_case(fold, case, member.task.score(prediction, truth, case), member.task, seconds)
-        seen.append(member.task.evidence(prediction, truth, case))
+        seen.append({"fold": fold, **member.task.evidence(prediction, truth, case)})
         results.draw(member.task, prepared.frames[case.samples], prediction, truth, case, beneath)
     return seen
 

@@ -30,10 +30,10 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
     if not root.is_dir():
         raise InputError(f"--predict {root}: there is no such folder")
     reader = make_reader(study.data)
-    scan = reader.headers(root, labels=False)
+    scan = reader.headers(root, labels=False, new=True)
     if not scan.headers:
         raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
-    notes = [f"left out: {problem}" for problem in scan.problems]
+    notes = [*scan.notes, *(f"left out: {problem}" for problem in scan.problems)]
     labelled = with_truth(reader, root, {h.case for h in scan.headers}, notes)
     target = space.results(name) / f"predict-{root.resolve().name}{f'-by-{loaded}' if loaded else ''}"
     evidence, alone = [], 0
@@ -50,7 +50,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
         task = voters_task(list(members.values()))
         if evidence:
             results.add_set("", task.score_set(evidence))
-        summary = results.finish(task, provenance(prepared, members, results.header))
+        summary = results.finish(task, provenance(prepared, members, results.header), "new cases")
     return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {loaded or f'{len(members)} folds together'} on "
                       f"{provider(members)}{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of "
                       "them scored", *([headline(summary, task.headline)] if evidence else []), f"results: {target}"])
@@ -59,7 +59,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
 def with_truth(reader, root: Path, usable: set[str], notes: list[str]) -> dict[str, Header]:
     """case -> header of those whose truth is there; what stands in the way of a truth goes into `notes`."""
     try:
-        scan = reader.headers(root, labels=True)
+        scan = reader.headers(root, labels=True, new=True)
     except InputError as error:  # no folder of masks at all, or no spacing table
         notes.append(f"predicted but not scored: {error}")
         return {}
@@ -86,11 +86,10 @@ def predict_new(results: Results, study: Study, voters: list[Member], case: Case
     """Predict a case that is not in the prepared arrays, and write it; returns evidence if it has truth."""
     record, task = record_of(case.header, study), voters_task(voters)
     fold = voters[0].model.fold if len(voters) == 1 else ""
-    started = time.perf_counter()
     frames = np.empty((record.geometry.shape[0], case.header.channels, *study.data.size), study.data.store)
     to_grid(case, record.fit, study, frames)
     series = [(record, whole_series(len(frames)))]
-    predictions = []
+    predictions, started = [], time.perf_counter()
     for member in voters:
         outputs = predict_cases(member.model.run, frames, series, member.model.study.window, BATCH)
         predictions += [member.task.decode(raw, record) for _, raw in outputs]

@@ -8,12 +8,13 @@ import threading
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Sequence
 
 import cv2
 import numpy as np
 
 from lib.data.case import CaseError, CaseProblem, Header
-from lib.data.folds import check_folds
+from lib.data.folds import check_folds, predefined_subsets
 from lib.data.grid import content_hash, to_grid
 from lib.data.store import fit_of, save_truth
 from lib.data.tables import write_tables
@@ -40,11 +41,11 @@ class Outcome:
 
 
 def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs: int = 2, skip_bad: bool = False,
-            progress=None, asked_for_folds: bool = False) -> Outcome:
+            progress=None, asked_for: Sequence[str] = ()) -> Outcome:
     """Prepare the cases under `root`.
 
     as_written: the study before command-line overrides, kept so that later scripts notice an edited YAML.
-    asked_for_folds: the user gave a number of folds, which predefined subsets cannot have.
+    asked_for: flags that the user gave and that mean nothing where the raw data has subsets of its own.
     Raises InputError listing all cases with bad headers at once, then all with bad voxels, unless `skip_bad`.
     """
     cv2.setNumThreads(1)  # the cases are the parallel work
@@ -66,10 +67,11 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         reader = make_reader(study.data)
     task = make_task(study)
     task.check_channels(len(reader.channel_names))
-    check_subsets(headers, study, asked_for_folds)
+    check_subsets(headers, study, asked_for)
     sources = parallel(lambda header: source_hashes(root, header), headers, jobs)
     key = {"data": {k: v for k, v in study.to_dict()["data"].items() if k != "input"},
-           "cases": {h.case: {"patient": h.patient, "subset": h.subset, "files": s} for h, s in zip(headers, sources)}}
+           "cases": {h.case: {"patient": h.patient, "subset": h.subset, "spacing_mm": h.geometry.spacing_mm, "files": s}
+                     for h, s in zip(headers, sources)}}
     key = plain(key)
     old = read_manifest(space.prepared)
     unreadable = [str(problem) for problem in scan.problems]
@@ -103,12 +105,13 @@ def refresh(prepared: Path, manifest: dict, study: Study, as_written: Study) -> 
         write_json(prepared / "manifest.json", {**manifest, **now})  # the seal of the tables stays as it is
 
 
-def check_subsets(headers: list[Header], study: Study, asked_for_folds: bool) -> None:
-    """Raise InputError for too few patients, or for a number of folds where the raw data has subsets of its own."""
-    subsets = sorted({header.subset for header in headers if header.subset})
-    if subsets and asked_for_folds:
-        raise InputError(f"-k: the input has its own {', '.join(subsets)} folders, which make one fold; to deal all of "
-                         "it into folds instead, add --set data.folds.pool=true")
+def check_subsets(headers: list[Header], study: Study, asked_for: Sequence[str]) -> None:
+    """Raise InputError for too few patients, a patient in two of the raw data's own subsets, or flags against these."""
+    subsets = set(predefined_subsets(headers, [header.patient for header in headers]).values())
+    for flag in asked_for:
+        if flag == "-k" and subsets or flag == "-v" and "validation" in subsets:
+            raise InputError(f"{flag}: the input has its own {', '.join(sorted(subsets))} folders, which make one fold; to "
+                             "deal all of it into folds instead, add --set data.folds.pool=true")
     if not subsets:
         check_folds(len({header.patient for header in headers}), study.data.folds)
 

@@ -24,9 +24,9 @@ class Results:
         self.sheet: list[dict] = []
 
     def add_case(self, fold, case, scores: dict, task, seconds: float) -> None:
-        """Scores {(class, metric): value} of one case; seconds: its network and decoding."""
+        """Scores {(class, metric): value} of one case; seconds: its networks and their decoding."""
         self.rows += tidy({**self.header, "fold": fold, "patient": case.patient, "case": case.case}, scores)
-        self.sheet.append({"file": case.case, "patient": case.patient, "fold": fold, **task.worksheet(scores),
+        self.sheet.append({"case": case.case, "patient": case.patient, "fold": fold, **task.worksheet(scores),
                            "seconds": round(seconds, 4)})
 
     def add_set(self, fold, scores: dict) -> None:
@@ -41,13 +41,13 @@ class Results:
             write_picture(self.folder / "pictures" / beneath / f"{case.case}.png",
                           task.side_by_side(frames, prediction, truth, case))
 
-    def finish(self, task, manifest: dict) -> list[dict]:
-        """Write the tables and figures; returns the rows of summary.csv."""
+    def finish(self, task, manifest: dict, cases: str) -> list[dict]:
+        """Write the tables and figures; returns the rows of summary.csv. cases: what they are, for the figures' titles."""
         write_table(self.folder / "results.csv", COLUMNS, self.rows)
-        write_worksheet(self.folder / "results.xlsx", self.sheet, "results by file")
+        write_worksheet(self.folder / "results.xlsx", self.sheet, "results by case")
         summary = write_summary(self.folder / "summary.csv", self.rows)
         write_json(self.folder / "manifest.json", manifest)
-        draw_results(self.folder / "figures", self.rows, task.figures)
+        draw_results(self.folder / "figures", self.rows, task.figures, cases)
         return summary
 
 

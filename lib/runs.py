@@ -48,6 +48,8 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
         trainer.wants_pictures = study.tracking.pictures and set(study.tracking.trackers) != {"none"}
         trainer.log(f"fold {index} of {name}: {len(fold.train)} training samples, {len(fold.validation)} validation "
                     f"cases, {chosen}{', bf16' if trainer.amp else ''}" + (f", from epoch {trainer.epoch + 1}" if state else ""))
+        if trainer.foreground is not None and trainer.foreground.all() == trainer.foreground.any():
+            trainer.log("sampler: balanced has nothing to balance: every training sample counts alike")
         if trainer.tracker.where:
             trainer.log(f"tracker: {trainer.tracker.where}")
         return trainer.fit(progress)

@@ -131,7 +131,7 @@ class Training:
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float = 1.0  # of the gradient; 0 leaves it alone
     amp: bool = True  # bf16 autocast where the device has bf16 units
-    sampler: str = "all"  # all: every sample once per epoch | balanced: as many with the inner regions as without
+    sampler: str = "all"  # all: every sample once per epoch | balanced: as many with foreground (or what is rare) as without
     patience: int = 15  # epochs without a better validation score before stopping; 0 never stops early
     checkpoint_every: int = 0  # epochs between checkpoints that are kept beside best.pt and last.pt; 0: none
     average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0: none

@@ -20,11 +20,12 @@ LAYERS = (
     ("study", "progress", "cluster"),
     ("workspace", "imaging", "tracking", "devices"),
     ("readers", "tasks", "networks", "data", "evaluation", "reporting", "optimisation", "checkpoints", "prediction",
-     "onnx_model", "selection", "validation", "training", "ensemble", "results"),
+     "onnx_model", "selection"),
+    ("validation", "training", "ensemble", "results"),
     ("preparation", "runs", "crossvalidation", "conversion", "inference", "newdata"),
     ("commands",),
 )
-STAGES = LAYERS[3]
+STAGES = LAYERS[4]
 APART = "phantoms"  # example data: knows nothing of the pipeline, and the pipeline nothing of it
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lib.data.case import Geometry, Header
+from lib.data.case import Header
 from lib.data.folds import deal_folds, draw_validation, merge_rare, predefined_subsets, split_rows, subset_rows
+from lib.imaging.geometry import Geometry
 from lib.study import Folds, InputError
 
 SEEDS = range(4)

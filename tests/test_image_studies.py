@@ -128,9 +128,9 @@ def test_the_summary_says_how_well_calipers_agree(nuchal):
 
 def test_worksheets_repeat_the_tables(nuchal, spine):
     for study, name in ((nuchal, "nuchal_translucency"), (spine, "bone")):
-        sheet = pd.read_excel(study.results / "results.xlsx", dtype={"file": str})
+        sheet = pd.read_excel(study.results / "results.xlsx", dtype={"case": str})
         expected = values(study.results / "results.csv", name, "dice")
-        assert dict(zip(sheet["file"], sheet[f"Dice {name}"])) == pytest.approx(expected, nan_ok=True)
+        assert dict(zip(sheet["case"], sheet[f"Dice {name}"])) == pytest.approx(expected, nan_ok=True)
         assert (sheet["seconds"] > 0).all() and np.allclose(sheet["FPR"], 1 - sheet["specificity"], equal_nan=True)
         epochs = pd.read_excel(study.fold(0) / "metrics.xlsx")
         log = pd.read_csv(study.fold(0) / "metrics.csv")

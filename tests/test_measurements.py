@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import ellipe
 
-from lib.data.case import Geometry
 from lib.evaluation.calipers import Ellipse, surrounding_ellipse, thickest
 from lib.evaluation.measurements import make_measurements
+from lib.imaging.geometry import Geometry
 from lib.study import InputError
 
 CLASSES = ("a", "b")

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.data.case import Geometry
 from lib.imaging.captions import DARK, LINE_PX, MARK, PANEL_PX, TICK_PX, draw_marks, extent, printable, row_of, write
+from lib.imaging.geometry import Geometry
 from lib.imaging.painting import (PALETTE, TRUTH, Upright, class_colours, filled, overlay, panel_scale, parse_colour,
                                   upright)
 

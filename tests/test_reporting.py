@@ -12,8 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from lib.data.case import Geometry
 from lib.imaging.captions import MARK
+from lib.imaging.geometry import Geometry
 from lib.imaging.painting import overlay
 from lib.reporting import dataset, results
 from lib.reporting.heatmaps import caption, worst_and_best, write_heatmap, write_picture

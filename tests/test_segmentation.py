@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib.data.case import Case, Geometry, Header
-from lib.imaging.geometry import Fit
+from lib.data.case import Case, Header
+from lib.imaging.geometry import Fit, Geometry
 from lib.study import Data, Folds, InputError
 from lib.tasks.segmentation import Prediction, Segmentation
 from lib.tasks.thresholds import THRESHOLDS

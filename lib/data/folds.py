@@ -132,7 +132,7 @@ def subset_rows(subsets: dict[str, str], strata: dict[str, Sequence[str]], folds
         rest = {patient: strata[patient] for patient, subset in subsets.items() if subset == "train"}
         drawn = draw_validation(dict.fromkeys(rest, -1), rest, folds, count=1)[0]
         notes.append(f"no validation folder: {len(drawn)} of {counts['train']} training patients validate" if drawn else
-                     "no validation folder, and too few patients to draw from: the LAST epoch will be kept")
+                     "no validation folder, and none to draw from the training patients: the LAST epoch will be kept")
     if not counts["test"]:
         notes.append("no test folder: script 4 will score the validation cases, which have chosen the epoch")
     rows = [{"fold": 0, "patient": p, "subset": "validation" if p in drawn else s} for p, s in subsets.items()]

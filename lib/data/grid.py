@@ -22,7 +22,9 @@ def to_grid(case: Case, fit: Fit, study: Study, out: np.ndarray) -> None:
             try:
                 mean, deviation = zscore_parameters(native, case.foreground)
             except ValueError as error:
-                raise CaseError(case.header.case, "", f"channel {index + 1}: {error} inside the brain mask") from None
+                raise CaseError(case.header.case, "", f"channel {index + 1}: {error}"
+                                f"{'' if case.foreground is None else ' inside the brain mask'}, so there is no z-score; "
+                                "--skip-bad leaves it out") from None
             native = zscore(native, mean, deviation, data.clip)
             air = float(zscore(0.0, mean, deviation, data.clip))  # the margin gets what air has, not the brain's mean
         grid = fit.fit(native, outside=air)

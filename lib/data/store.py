@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.data.case import Geometry
-from lib.imaging.geometry import Fit
+from lib.imaging.geometry import Fit, Geometry
 from lib.study import InputError, Study, build, differences
 from lib.workspace import Workspace, read_manifest, read_table, require_manifest, text_hash
 

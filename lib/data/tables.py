@@ -8,9 +8,10 @@ from pathlib import Path
 from lib.data.case import CaseProblem, Header
 from lib.data.folds import deal_folds, draw_validation, predefined_subsets, split_rows, subset_rows
 from lib.data.store import geometry_text
-from lib.study import Folds, Study
+from lib.study import Folds, InputError, Study
 from lib.workspace import write_table
 
+TWIN = "holds the very images of"
 
 def write_tables(folder: Path, study: Study, task, headers: list[Header], facts: list[dict],
                  rejected: list[CaseProblem]) -> list[str]:
@@ -23,7 +24,10 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
                 [{"case": h.case, "patient": p, "samples": h.geometry.shape[0], "files": json.dumps(h.files),
                   "geometry": geometry_text(h.geometry), **f} for h, p, f in zip(headers, patients, facts)])
     strata = task.strata(patients, facts)
-    test_fold, rows, more = deal(headers, patients, strata, study.data.folds)
+    try:
+        test_fold, rows, more = deal(headers, patients, strata, study.data.folds)
+    except InputError as error:  # a twin may be why a patient is in two subsets
+        raise InputError(". ".join([str(error), *(note for note in notes if TWIN in note)])) from None
     write_table(folder / "folds.csv", ["patient", "fold", "stratum"],
                 [{"patient": p, "fold": test_fold.get(p), "stratum": strata[p][0]} for p in strata])
     write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
@@ -82,5 +86,5 @@ def group_duplicates(headers: list[Header], facts: list[dict]) -> tuple[list[str
         mine, other = group[header.patient], group[twin.patient]
         if mine != other:
             group = {patient: other if leader == mine else leader for patient, leader in group.items()}
-            notes.append(f"{header.case} holds the very images of {twin.case}: treated as one patient")
+            notes.append(f"{header.case} {TWIN} {twin.case}: treated as one patient")
     return [group[header.patient] for header in headers], notes

@@ -18,8 +18,8 @@ from typing import Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from lib.data.case import Geometry
 from lib.evaluation.calipers import Ellipse, Segment, surrounding_ellipse, thickest
+from lib.imaging.geometry import Geometry
 from lib.study import InputError, build, one_of
 
 

@@ -1,11 +1,54 @@
-"""Fit frames of any size into the study's grid (scale to fit, then pad; never crop) and restore them exactly."""
+"""The native pixels of a case, and how its frames fit into the study's grid: scaled, padded, never cropped; and restored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The native pixels of a case, and how large they are.
+
+    shape: (frames, rows, columns). spacing_mm: (frame, row, column), None where nothing tells it: lengths are then in
+    pixels. flat: a photograph, whose regions have an area; its frame distance means nothing. source: what is needed
+    to write a prediction like the source file (JSON-able). turn: quarter turns (numpy.rot90) that bring a frame
+    upright for the eye.
+    """
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float] | None
+    flat: bool = False
+    source: dict[str, Any] = field(default_factory=dict)
+    turn: int = 0
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """(frame, row, column) in `unit`."""
+        return self.spacing_mm or (1.0, 1.0, 1.0)
+
+    @property
+    def unit(self) -> str:
+        """Of lengths: mm or px."""
+        return "mm" if self.spacing_mm else "px"
+
+    @property
+    def size_unit(self) -> str:
+        """Of how large a region is: ml of a volume, mm2 of a photograph, px (pixels or voxels) without a spacing."""
+        return "px" if not self.spacing_mm else "mm2" if self.flat else "ml"
+
+    @property
+    def size_metric(self) -> str:
+        """The metric of how large a region is: volume_ml, area_mm2, area_px or volume_px."""
+        return f"{'area' if self.flat else 'volume'}_{self.size_unit}"
+
+    def size_of(self, mask: np.ndarray) -> float:
+        """How large a bool mask (frames, rows, columns) is, in `size_unit`."""
+        _, row, column = self.spacing
+        each = row * column if self.flat else float(np.prod(self.spacing))
+        return float(np.count_nonzero(mask) * each / (1000 if self.size_unit == "ml" else 1))
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Sequence
 
 import cv2
 import numpy as np
+
+from lib.imaging.geometry import Geometry
 
 Colour = tuple[int, int, int]
 
@@ -37,7 +39,7 @@ def class_colours(names: Sequence[str], colours: dict[str, Colour] | None = None
 
 def panel_scale(geometry, about_px: int, most_px: int) -> float:
     """How much to enlarge (whole times) or to shrink a frame, so that its upright picture measures `about_px` on its
-    longer side, and never more than `most_px`. geometry: a lib.data.case.Geometry."""
+    longer side, and never more than `most_px`. geometry: a lib.imaging.geometry.Geometry."""
     spacing = geometry.spacing[1:]
     longer = max(n * s for n, s in zip(geometry.shape[1:], spacing)) / min(spacing)
     return most_px / longer if longer > most_px else max(1, min(round(about_px / longer), int(most_px // longer)))
@@ -124,7 +126,7 @@ def contours(mask: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
 def upright(picture: np.ndarray, geometry) -> np.ndarray:
     """A native frame (h, w, 3) as the eye expects it: turned, square in mm, and R at the patient's right where known.
 
-    geometry: a lib.data.case.Geometry.
+    geometry: a lib.imaging.geometry.Geometry.
     """
     picture = np.rot90(picture, geometry.turn)
     height, width = _square(picture.shape[:2], geometry)
@@ -146,7 +148,7 @@ class Upright:
 
     It takes points along, so that marks and their text are drawn on the finished view and never lie on their side.
     """
-    geometry: Any  # a lib.data.case.Geometry
+    geometry: Geometry
     scale: float = 1
     box: tuple[slice, slice] = WHOLE
 

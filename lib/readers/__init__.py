@@ -2,7 +2,7 @@
 
 A reader is a frozen dataclass whose fields are its keys in the YAML. It offers
 
-    headers(root, labels) -> Scan        the cases of a folder: files, shapes, spacing; checked, no pixels read
+    headers(root, labels, new) -> Scan   the cases of a folder: files, shapes, spacing; checked, no pixels read
     has_truth(root, case) -> bool        whether any truth file of a case is there, usable or not
     read(root, header, labels) -> Case   frames on the native grid, and the truth if `labels`
 

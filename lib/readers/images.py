@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from lib.data.case import Case, CaseError, CaseProblem, Geometry, Header, Scan
+from lib.data.case import Case, CaseError, CaseProblem, Header, Scan
+from lib.imaging.geometry import Geometry
 from lib.imaging.photographs import (MOST_VALUES, Facts, MaskCoding, PhotographError, find_values, read_facts,
                                      read_image, read_mask)
 from lib.readers.names import (Masks, SpacingTable, check_inside, check_name, check_pattern, class_colours,
@@ -117,15 +118,17 @@ class ImagePairs:
 
     # --- what there is -------------------------------------------------------------------------------------------
 
-    def headers(self, root: Path, labels: bool = True) -> Scan:
+    def headers(self, root: Path, labels: bool = True, new: bool = False) -> Scan:
         """Every image of `root` in natural order of names, by its first bytes.
 
-        Without `labels`, masks are neither needed nor looked at, and `root` may be the folder of images itself.
+        Without `labels`, masks are neither needed nor looked at. `new` data (to be predicted) needs neither the second
+        pair of folders nor the spacing table, and `root` may be the folder of images itself.
         Raises InputError for what concerns all: a folder, table or column that is not there, a patient_pattern that
         fits no name.
         """
-        pairs, notes = self._pairs(root, labels), []
-        spacings = self._spacings(root, labels, notes)
+        new = new or not labels
+        pairs, notes = self._pairs(root, labels, new), []
+        spacings = self._spacings(root, new, notes)
         headers, problems, kinds, names = [], [], Counter(), []
         ignored = self._strangers(root, pairs)
         for pair in pairs:
@@ -155,7 +158,7 @@ class ImagePairs:
 
     def has_truth(self, root: Path, case: str) -> bool:
         """Whether there is a mask of the case, usable or not."""
-        for pair in self._pairs(root, labels=False):
+        for pair in self._pairs(root, labels=False, new=True):
             stem = case.removeprefix(pair.prefix)
             if pair.masks is not None and case == pair.prefix + stem:
                 images = [name for name in self._image_names(pair)[0] if _stem(name) == stem]
@@ -290,19 +293,19 @@ class ImagePairs:
     def _masks(self, pair: Pair, images: list[str]) -> Masks:
         return Masks(pair.masks, self.mask_name, images, SUFFIXES, pair.masks == pair.images)
 
-    def _pairs(self, root: Path, labels: bool) -> list[Pair]:
+    def _pairs(self, root: Path, labels: bool, new: bool) -> list[Pair]:
         """The pairs of folders. Raises InputError naming the folder that is missing."""
         if not root.is_dir():
             raise InputError(f"input folder {root} " + (
                 f"is a file: name the folder that holds {self.images}/" if root.exists() else
                 "does not exist: make it, or name yours with -i/--input_data"))
         parts = [(root / self.images, root / self.masks, "")]
-        if self.validation_images and (labels or (root / self.validation_images).is_dir()):
+        if self.validation_images and (not new or (root / self.validation_images).is_dir()):
             parts = [(*parts[0][:2], "train"),
                      (root / self.validation_images, root / self.validation_masks, "validation")]
         elif not parts[0][0].is_dir():
             parts = self._subset_folders(root) or parts
-        if not labels and not parts[0][0].is_dir() and sorted_out(root, SUFFIXES)[0]:
+        if new and not parts[0][0].is_dir() and sorted_out(root, SUFFIXES)[0]:
             parts = [(root, root / self.masks if self._same_names else root, "")]  # new data: just the images
         pairs = []
         for images, masks, subset in parts:
@@ -357,12 +360,12 @@ class ImagePairs:
             raise InputError(f"data.reader.patient_pattern {self.patient_pattern!r} finds a patient in none of "
                              f"{len(names)} file names, such as {printable(names[0])}")
 
-    def _spacings(self, root: Path, labels: bool, notes: list[str]) -> dict[str, tuple | str] | None:
+    def _spacings(self, root: Path, new: bool, notes: list[str]) -> dict[str, tuple | str] | None:
         """stem -> (row, column) in mm, or what is wrong with its rows; None without a table."""
         if self.table is None:
             return None
         path = root / self.table.file
-        if not labels and not path.is_file():
+        if new and not path.is_file():
             notes.append(f"{self.table.file} is not in {root}: lengths are in pixels")
             return None
         return read_spacings(path, self.table, SUFFIXES)

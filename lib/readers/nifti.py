@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from lib.imaging.brainmask import METHODS, brain_mask
+from lib.imaging.geometry import Geometry
 from lib.imaging.nifti import VolumeError, canonical_geometry, read_header, read_volume
-from lib.data.case import Case, CaseError, Geometry, Header, Scan
+from lib.data.case import Case, CaseError, Header, Scan
 from lib.readers.names import check_name, check_pattern, class_numbers, natural, patient_of, printable
 from lib.study import Data, InputError, one_of, require
 
@@ -68,7 +69,7 @@ class NiftiFolders:
         """What an input folder should hold."""
         return f"a folder per patient holding {', '.join(self.channels)} (see 'Input' in the README)"
 
-    def headers(self, root: Path, labels: bool = True) -> Scan:
+    def headers(self, root: Path, labels: bool = True, new: bool = False) -> Scan:
         """Every case folder of `root` (links to folders too), in natural order of names.
 
         Raises InputError if there is no such folder.

@@ -16,8 +16,8 @@ TRUE = "_true"
 NO_AGREEMENT = ("present",)  # a yes or no, whose agreement is a table
 
 
-def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str]) -> None:
-    """Write a figure per metric under `folder`: rows of results.csv, as `RESULTS` in lib/inference says.
+def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str], cases_are: str = "held-out cases") -> None:
+    """Write a figure per metric under `folder`: rows of results.csv, as `COLUMNS` in lib/results says.
 
     A metric M beside which the cases have M_true gets its agreement, each of `metrics` its scores per class and fold.
     """
@@ -28,7 +28,7 @@ def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str]) -> None
         draw_agreement(cases, metric, figure_path(folder, metric))
     for metric in dict.fromkeys(metrics):
         if metric not in compared:
-            draw_metric([row for row in cases if row["metric"] == metric], metric, figure_path(folder, metric))
+            draw_metric([row for row in cases if row["metric"] == metric], metric, figure_path(folder, metric), cases_are)
 
 
 def figure_path(folder: Path, metric: str) -> Path:
@@ -44,7 +44,7 @@ def label_of(text: str, unit: str) -> str:
     return f"{text} ({unit})" if unit else text
 
 
-def draw_metric(rows: list[dict], metric: str, path: Path) -> None:
+def draw_metric(rows: list[dict], metric: str, path: Path, cases_are: str = "held-out cases") -> None:
     """A box per class, and in it the cases, in columns of their folds."""
     if not rows:
         return
@@ -65,7 +65,7 @@ def draw_metric(rows: list[dict], metric: str, path: Path) -> None:
                       label=("all folds" if fold == "" else f"fold {fold}") if index == 0 else None)
     counts = [sum(r["class"] == name for r in rows) for name in classes]
     axis.set_xticks(range(len(classes)), [f"{name}\nn = {n}" for name, n in zip(classes, counts)])
-    axis.set(ylabel=label_of(metric, unit_of(metric)), title=f"{metric} of held-out cases")
+    axis.set(ylabel=label_of(metric, unit_of(metric)), title=f"{metric} of {cases_are}")
     axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     save(figure, path)
 

@@ -9,13 +9,19 @@ import numpy as np
 from lib.imaging.captions import row_of
 from lib.imaging.painting import Upright, filled, grey, overlay, panel_scale
 
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 PANEL_PX = (384, 640)  # about, at most, on the longer side
 THUMBNAIL_PX = (256, 320)
 
 
 def native_image(task, frames: np.ndarray, case) -> np.ndarray:
-    """uint8 (frames, rows, columns): the background channel of stored frames (n, channels, *grid), restored."""
-    return grey(case.fit.restore(frames[:, task.background].astype(np.float32)))
+    """uint8 (frames, rows, columns): the background channel of stored frames (n, channels, *grid), restored; of colour
+    photographs the luminance."""
+    if case.geometry.flat and frames.shape[1] == 3 and task.background == -1:
+        chosen = np.tensordot(frames.astype(np.float32), np.float32(LUMINANCE), axes=(1, 0))
+    else:
+        chosen = frames[:, task.background].astype(np.float32)
+    return grey(case.fit.restore(chosen))
 
 
 def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case, chosen: Sequence[int] | None,

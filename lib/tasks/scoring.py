@@ -6,10 +6,10 @@ from typing import Sequence
 
 import numpy as np
 
-from lib.data.case import Geometry
 from lib.evaluation.metrics import hd95, overlap, surface_distances
 from lib.evaluation.statistics import binary_agreement
 from lib.evaluation.tolerance import surface_dice, tolerant_overlap
+from lib.imaging.geometry import Geometry
 
 ALL = "all"  # the class of a row that speaks of all foreground classes
 TRUTHS = {"eroded": -1.0, "original": 0.0, "dilated": 1.0}  # how a row says which truth was scored with a tolerance
@@ -18,7 +18,7 @@ TRUTHS = {"eroded": -1.0, "original": 0.0, "dilated": 1.0}  # how a row says whi
 def score_case(masks: dict[str, np.ndarray], truths: dict[str, np.ndarray], geometry: Geometry, distances: bool,
                tolerance: float) -> dict[tuple[str, str], float]:
     """{(class, metric): value}; masks, truths: class -> bool (frames, rows, columns). Overlaps, distances and those
-    with a tolerance have a mean over classes too; `distances` False leaves out what is slow."""
+    with a tolerance (whose truth is chosen for each class of the case) have a mean over classes too; `distances` False leaves out what is slow."""
     rows: dict[tuple[str, str], float] = {}
     averaged: set[str] = set()
     for name, mask in masks.items():
@@ -84,13 +84,15 @@ def worksheet_row(scores: dict[tuple[str, str], float], classes: Sequence[str]) 
            "precision": overall("precision"), "sensitivity": overall("recall"), "specificity": overall("specificity"),
            "FPR": 1 - overall("specificity"), "FNR": 1 - overall("recall")}
     row |= {f"Dice {name}": scores.get((name, "dice"), float("nan")) for name in classes}
+    if (ALL, "dice_tolerant") in scores:
+        row |= {"Dice, with tolerance": overall("dice_tolerant"), "IoU, with tolerance": overall("iou_tolerant")}
     names = {value: text for text, value in TRUTHS.items()}
     for name in classes:
         if (name, "dice_tolerant") in scores:
             row[f"Dice {name}, with tolerance"] = scores[name, "dice_tolerant"]
             row[f"truth used, {name}"] = names[scores[name, "tolerance_truth"]]
     for (name, metric), value in scores.items():
-        if metric.startswith(("nsd", "hd95", "volume", "area")) or not _overlap_metric(metric):
+        if not _overlap_metric(metric):
             row[f"{metric} {name}"] = value
     return row
 

@@ -100,7 +100,7 @@ class Segmentation:
     def headline(self) -> tuple[str, ...]:
         """Metrics that a person looks for first, as summary.csv names them."""
         measured = [f"{name}{unit}_abs_error" for name in self.measurements for unit in ("", "_mm", "_px")]
-        return ("dice", "iou", "dice_tolerant", "nsd", "hd95_mm", "hd95_px", *measured, "false_positive_ml",
+        return ("dice", "iou", "dice_tolerant", "nsd", "hd95_mm", "hd95_px", *measured, "false_positive_ml", "false_positive_mm2",
                 "presence_roc_auc", "presence_kappa", "empty_truth_cases")
 
     @property

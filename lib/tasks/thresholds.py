@@ -36,7 +36,8 @@ def best_threshold(dice: np.ndarray) -> float:
 
 def calibrate(task, cases: Callable[[], Iterable[tuple]]) -> dict:
     """See Segmentation.calibrate."""
-    dice = [dice_by_threshold(task, prediction, truth) for prediction, truth, _ in cases()]
+    # exclusive classes have no thresholds: the most probable class wins
+    dice = [() if task.exclusive else dice_by_threshold(task, prediction, truth) for prediction, truth, _ in cases()]
     if not dice:
         return {}
     chosen = {} if task.exclusive else dict(zip(task.classes, best_thresholds(np.array(dice))))
