@@ -20,7 +20,7 @@ from lib.onnx_model import OnnxModel
 from lib.prediction import predict_cases, torch_run
 from lib.study import InputError, Study, study_from_dict, training_differences, without_paths
 from lib.tasks import make_task
-from lib.workspace import Workspace, read_table, replacing, write_table
+from lib.workspace import Workspace, file_hash, read_table, replacing, write_table
 
 OPSET = 18
 PARITY_CASES = 2
@@ -59,7 +59,7 @@ def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[
         candidate = folder / f"fold{fold}.candidate.onnx"
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            task = export(checkpoint, prepared, candidate, chosen=fold in chosen)
+            task = export(checkpoint, prepared, candidate, file_hash(path), chosen=fold in chosen)
             found = parity(checkpoint, prepared, task, candidate, fold)
             passed = all(row["passed"] == "yes" for row in found)
             if passed:
@@ -87,16 +87,16 @@ def loaded_model(prepared: Prepared, space: Workspace, name: str, path: Path) ->
     Raises InputError for a stale checkpoint, or one whose conversion fails parity.
     """
     if path.suffix == ".onnx":
-        return path, path.stem
+        return path, f"{path.resolve().parent.name}-{path.stem}"
     checkpoint = as_kept(load_checkpoint(path))
     check_fingerprint(path, checkpoint["fingerprint"], prepared.fingerprint, f"python 2a-Training.py {space.arguments} "
                       f"-n {name} -k {checkpoint['fold']} --no-resume")
-    label = f"fold{checkpoint['fold']}-{path.stem}"
+    label = f"{path.resolve().parent.parent.name}-fold{checkpoint['fold']}-{path.stem}"  # run, fold, file
     target = space.onnx(name) / f"load-{label}.onnx"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     with replacing(target) as candidate:
-        task = export(checkpoint, prepared, candidate, chosen=True)
+        task = export(checkpoint, prepared, candidate, file_hash(path), chosen=True)
         rows = parity(checkpoint, prepared, task, candidate, checkpoint["fold"])
         if any(row["passed"] != "yes" for row in rows):
             raise InputError(f"{path}: its ONNX file does not give the network's answers (largest logit difference "
@@ -129,10 +129,10 @@ def collect(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, P
     return found
 
 
-def export(checkpoint: dict, prepared: Prepared, path: Path, chosen: bool = False):
+def export(checkpoint: dict, prepared: Prepared, path: Path, source: str, chosen: bool = False):
     """Write the checkpoint's network as ONNX with its metadata; returns the calibrated task.
 
-    chosen: the user named this checkpoint, so its settings may differ from those of the other folds.
+    source: hash of the checkpoint's file, so that a model is known to be older than a fold trained anew. chosen: the user named this checkpoint, so its settings may differ from those of the other folds.
     """
     study = study_from_dict(checkpoint["study"])
     task = make_task(study).with_calibration(checkpoint.get("calibration", {}))
@@ -144,7 +144,8 @@ def export(checkpoint: dict, prepared: Prepared, path: Path, chosen: bool = Fals
         torch.onnx.export(network, (example,), path, dynamo=True, opset_version=OPSET, external_data=False,
                           input_names=["frames"], output_names=names,
                           dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
-    seal(path, {**metadata(study, checkpoint, prepared), "chosen": json.dumps(chosen)})
+    seal(path, {**metadata(study, checkpoint, prepared), "chosen": json.dumps(chosen),
+                "checkpoint": json.dumps(source)})
     return task
 
 

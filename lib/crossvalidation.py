@@ -56,7 +56,7 @@ def check_run(prepared: Prepared, study: Study, space: Workspace, name: str, fol
             changed = training_differences(found["study"], study.to_dict())
             if changed:
                 raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): name a new run with "
-                                 f"-n, or start it anew with  {remedy}")
+                                 f"-n, or start it anew with  {remedy} (and the other arguments of this call)")
 
 
 def fold_row(space: Workspace, name: str, fold: int) -> dict:

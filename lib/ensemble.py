@@ -11,7 +11,7 @@ from lib.data.store import Prepared
 from lib.onnx_model import OnnxModel
 from lib.study import InputError, Study, training_differences
 from lib.tasks import make_task
-from lib.workspace import Workspace
+from lib.workspace import Workspace, file_hash
 
 
 @dataclass
@@ -46,6 +46,9 @@ def open_models(prepared: Prepared, study: Study, space: Workspace, name: str, o
         if changed and not (model.meta["chosen"] or first.model.meta["chosen"]):
             raise InputError(f"{path} was trained with other settings than {first.model.path} ({'; '.join(changed)}): "
                              f"older models are mixed in. Run  {remedy}")
+        trained = space.fold(name, model.fold) / "best.pt"
+        if not (chosen or model.meta["chosen"]) and trained.is_file() and model.meta["checkpoint"] != file_hash(trained):
+            raise InputError(f"{path} is stale: {trained} was trained after it was converted. Run  {remedy}")
         judged = replace(model.study, measurements=study.measurements, report=study.report)  # how it is judged is free
         members[model.fold] = Member(model, make_task(judged).with_calibration(model.meta["calibration"]))
     if not members:
@@ -61,6 +64,8 @@ def provider(members: dict[int, Member]) -> str:
 def provenance(prepared: Prepared, members: dict[int, Member], header: dict) -> dict:
     """From which data and which models the results came."""
     return {**header, "fingerprint": prepared.fingerprint, "folds": sorted(members), "computed_on": provider(members),
+            "checkpoints": {fold: member.model.meta["checkpoint"] for fold, member in members.items()},
+            "epochs": {fold: member.model.meta["epoch"] for fold, member in members.items()},
             "finished": {fold: member.model.meta["finished"] for fold, member in members.items()}}
 
 

@@ -16,7 +16,7 @@ from lib.prediction import BATCH, predict_cases
 from lib.readers import make_reader
 from lib.results import Results, check_tolerance, headline
 from lib.study import InputError, Study
-from lib.workspace import Workspace, building
+from lib.workspace import Workspace, building, read_json, text_hash
 
 
 def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str, root: Path, onnx_dir: Path | None,
@@ -35,7 +35,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
         raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
     notes = [*scan.notes, *(f"left out: {problem}" for problem in scan.problems)]
     labelled = with_truth(reader, root, {h.case for h in scan.headers}, notes)
-    target = space.results(name) / f"predict-{root.resolve().name}{f'-by-{loaded}' if loaded else ''}"
+    target = results_of(space.results(name), root, loaded)
     evidence, alone = [], 0
     with building(target) as folder:
         results = Results(folder, study, {"study": study.name, "run": name})
@@ -43,25 +43,42 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
             case = read_new(reader, root, entry, labelled.get(entry.case), notes)
             voters = choose_voters(prepared, members, case, notes) if case else []
             if voters:
-                evidence += predict_new(results, study, voters, case)
-                alone += len(voters) == 1 < len(members)
+                try:
+                    evidence += predict_new(results, study, voters, case)
+                    alone += len(voters) == 1 < len(members)
+                except CaseError as error:  # such as an image without contrast, which has no z-score
+                    notes.append(f"left out: {error.problem}")
         if not results.sheet:
             raise InputError(f"nothing could be predicted in {root}:\n  " + "\n  ".join(notes))
         task = voters_task(list(members.values()))
         if evidence:
             results.add_set("", task.score_set(evidence))
-        summary = results.finish(task, provenance(prepared, members, results.header), "new cases")
+        summary = results.finish(task, {**provenance(prepared, members, results.header), "folder": place_hash(root),
+                                        "loaded": loaded}, "new cases")
     return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {loaded or f'{len(members)} folds together'} on "
                       f"{provider(members)}{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of "
                       "them scored", *([headline(summary, task.headline)] if evidence else []), f"results: {target}"])
+
+
+def place_hash(root: Path) -> str:
+    """Of the folder that was predicted, without naming it."""
+    return text_hash(str(root.resolve()))[:8]
+
+
+def results_of(folder: Path, root: Path, loaded: str) -> Path:
+    """`predict-<name>`, with a hash behind it if another folder of the same name was predicted before."""
+    target = folder / f"predict-{root.resolve().name}{f'-by-{loaded}' if loaded else ''}"
+    manifest = target / "manifest.json"
+    other = manifest.is_file() and read_json(manifest).get("folder") != place_hash(root)
+    return target.with_name(f"{target.name}-{place_hash(root)}") if other else target
 
 
 def with_truth(reader, root: Path, usable: set[str], notes: list[str]) -> dict[str, Header]:
     """case -> header of those whose truth is there; what stands in the way of a truth goes into `notes`."""
     try:
         scan = reader.headers(root, labels=True, new=True)
-    except InputError as error:  # no folder of masks at all, or no spacing table
-        notes.append(f"predicted but not scored: {error}")
+    except InputError:  # no folder of masks at all
+        notes.append(f"no truth in {root}: predicted, not scored")
         return {}
     notes += [f"predicted but not scored: {problem}" for problem in scan.problems
               if problem.case in usable and reader.has_truth(root, problem.case)]

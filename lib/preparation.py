@@ -78,6 +78,8 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     changed = [*differences(old["key"], key), *differences(old.get("unreadable", []), unreadable, "bad cases")] if old else []
     if old and not changed:
         changed = [f"{name} was changed by hand" for name in broken_tables(space.prepared, old)]
+    if old and not changed:
+        changed = missing_arrays(space.prepared)
     if old and not changed and old["study"]["name"] == study.name and (skip_bad or not old["rejected"]):
         refresh(space.prepared, old, study, as_written)
         return Outcome(False, len(headers), old["frames_shape"][0], space.prepared, [], notes, scan.problems)
@@ -96,6 +98,14 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         }
         write_manifest(folder, plain(manifest))
     return Outcome(True, len(kept.headers), kept.frames_shape[0], space.prepared, changed, notes, rejected)
+
+
+def missing_arrays(prepared: Path) -> list[str]:
+    """What of the arrays is gone."""
+    gone = [name for name in ("frames.npy", "targets.npy") if not (prepared / name).is_file()]
+    known = len(read_table(prepared / "cases.csv"))
+    truths = len(list((prepared / "truth").glob("*.npy")))
+    return [f"{name} is missing" for name in gone] + ([f"{known - truths} truths are missing"] if truths < known else [])
 
 
 def refresh(prepared: Path, manifest: dict, study: Study, as_written: Study) -> None:

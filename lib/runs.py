@@ -83,7 +83,7 @@ def resume_state(trainer: Trainer, remedy: str) -> dict | None:
     changed = training_differences(state["study"], trainer.study.to_dict())
     if changed:
         raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): name a new run with -n, "
-                         f"or start it anew with  {remedy}")
+                         f"or start it anew with  {remedy} (and the other arguments of this call)")
     if not (trainer.folder / "best.pt").is_file():
         raise InputError(f"{trainer.folder / 'best.pt'} is missing: start the fold anew with  {remedy}")
     trainer.resume(state)

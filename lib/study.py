@@ -79,6 +79,11 @@ class Data:
             object.__setattr__(self, "classes", tuple(self.classes))
         for name in self.class_values:
             one_of(name, self.classes, "data.class_values")
+        if self.encoding == "exclusive":
+            values = [str(v) for value in self.class_values.values() for v in (value if isinstance(value, list) else [value])]
+            colours = any(isinstance(value, list) and len(value) == 3 for value in self.class_values.values())
+            require(colours or len(set(values)) == len(values), "data.classes", self.class_values,
+                    "a value for one class only, because classes are exclusive")
         one_of(self.encoding, ("regions", "exclusive"), "data.encoding")
         one_of(self.intensity, ("zscore", "none"), "data.intensity")
         one_of(self.store, ("float16", "uint8"), "data.store")
@@ -227,7 +232,8 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Study:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())} (a colour needs quotes, \"#ff0000\"; a "
+                         "pattern with a backslash none, or single ones)") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, found {type(values).__name__}")
     for override in overrides:
@@ -347,6 +353,9 @@ def convert(value: Any, expected: Any, where: str) -> Any:
     elif origin is dict or expected is dict:
         if isinstance(value, Mapping):
             kind = options[1] if options else Any
+            for key in value:
+                require(not isinstance(key, bool), f"{where}.{key}", "a yes or no (so YAML reads no, yes, on and off)",
+                        "a name; put it in quotes")
             return {str(k): convert(v, kind, f"{where}.{k}") for k, v in value.items()}
     elif expected is float and not isinstance(value, bool):
         try:

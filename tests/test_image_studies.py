@@ -211,13 +211,15 @@ def test_validation_cases_are_scored_in_a_folder_of_their_own(spine, tmp_path):
 def test_one_model_can_be_loaded(spine, tmp_path):
     study = spine.copy(tmp_path, "prepared", "onnx", "runs")
     study.run("4", "--load", study.workspace / "onnx" / "unet" / "fold1.onnx", "--no-heatmaps")
-    onnx = table(study.results / "load-fold1" / "results.csv")
+    onnx = table(study.results / "load-unet-fold1" / "results.csv")
     assert {row["fold"] for row in onnx if row["case"]} == {"1"}
     study.run("4", "--load", study.fold(1) / "best.pt", "--no-heatmaps")
-    converted = table(study.results / "load-fold1-best" / "results.csv")
+    converted = table(study.results / "load-unet-fold1-best" / "results.csv")
     assert converted == onnx
     study.run("4", "--load", study.fold(1) / "epoch001.pt", "--no-heatmaps")
-    assert (study.results / "load-fold1-epoch001" / "results.csv").is_file() and not (study.results / "results.csv").exists()
+    assert (study.results / "load-unet-fold1-epoch001" / "results.csv").is_file() and not (study.results / "results.csv").exists()
+    study.run("4", "--load", study.fold(1) / "last.pt", "--no-heatmaps")  # the weights that would be kept
+    assert "--onnx-dir" in study.run("4", "--load", study.fold(1) / "best.pt", "--onnx-dir", tmp_path, expect=2).stderr
     (tmp_path / "other.pt").write_bytes(b"no checkpoint")
     assert "not a readable checkpoint" in study.run("4", "--load", tmp_path / "other.pt", expect=2).stderr
 
@@ -230,6 +232,25 @@ def test_new_images_without_masks_are_predicted_by_all_folds(nuchal, tmp_path):
     assert "2 cases predicted by 3 folds together" in done.stdout and "0 of them scored" in done.stdout
     written = study.results / "predict-new"
     assert len(list((written / "predictions").glob("*.png"))) == len(list((written / "agreement").glob("*.png"))) == 2
+    votes = (written / "results.csv").read_bytes()
+    done = study.run("4", "--predict", tmp_path / "new", "--load", study.workspace / "onnx" / "unet" / "fold2.onnx")
+    assert "2 cases predicted by unet-fold2" in done.stdout and (written / "results.csv").read_bytes() == votes
+    assert (study.results / "predict-new-by-unet-fold2" / "results.csv").is_file()
+
+
+def test_a_corrected_pixel_size_is_noticed(nuchal, tmp_path):
+    study = Study(nuchal.name, tmp_path)
+    shutil.copytree(nuchal.root, study.root)
+    keys = ("-k", 3, "--set", SIZE, "--set", "data.reader.spacing_table={file: px.csv, name_column: name, spacing_column: mm}")
+    names = [path.name for path in sorted((study.root / "preprocessed_images").iterdir())]
+    sizes = []
+    for mm in (0.1, 0.1, 0.5):
+        (study.root / "px.csv").write_text("name,mm\n" + "".join(f"{name},{mm}\n" for name in names))
+        done = study.run("1", *keys)
+        sizes.append(float(table(study.workspace / "prepared" / "cases.csv")[0]["size_nuchal_translucency"]))
+    assert sizes[0] == sizes[1] and sizes[2] == pytest.approx(25 * sizes[0]) and "prepared again" in done.stdout
+    (study.root / "px.csv").write_text("name,mm\n" + f"{names[0]},0.1\n")
+    assert names[1] in study.run("1", *keys, expect=2).stderr
 
 
 @pytest.mark.parametrize("network", ["deeplabv3_resnet50", "deeplabv3_resnet101"])

@@ -212,6 +212,27 @@ def test_colours(tmp_path, alpha):
         _raise(only, reader(), tmp_path)
 
 
+def test_a_mask_that_lies_in_its_transparency_is_refused(tmp_path):
+    pairs(tmp_path, ("a",), mask=np.dstack([np.full((*SIZE, 3), 255, np.uint8), (LABELS == 1).astype(np.uint8) * 255]))
+    with pytest.raises(CaseError, match="shapes in the transparency"):
+        _raise(only, reader({"one": 255}), tmp_path)
+
+
+def test_a_damaged_tiff_is_refused(tmp_path):
+    """One flipped bit in compressed data: the decoder hands on other pixels, its checks do not."""
+    path = tmp_path / "mask.tif"
+    Image.fromarray((LABELS == 1).astype(np.uint8) * 255).resize((300, 200), Image.Resampling.NEAREST).save(path, compression="tiff_deflate")
+    good = path.read_bytes()
+    right = read_mask(path, MaskCoding("values", 1), (200, 300))
+    for place in range(40, len(good) - 40, 7):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1:])
+        try:
+            found = read_mask(path, MaskCoding("values", 1), (200, 300))
+        except PhotographError:
+            continue
+        np.testing.assert_array_equal(found, right)  # a bit that means nothing
+
+
 def _raise(function, *arguments):
     """pytest matches the text of an exception, which of a CaseError is that of its problem."""
     try:
@@ -606,7 +627,7 @@ def test_several_regions(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(path)), regions[0] * 255)  # R, G, B
     np.testing.assert_array_equal(read_mask(path, MaskCoding("channels", 3), SIZE), np.moveaxis(regions[0], -1, 0))
     paths = write_prediction(tmp_path, "one", regions, {**source, "encoding": "values", "values": [3, 2, 1]})
-    assert [p.name for p in paths] == ["one_a.png", "one_b.png", "one_c.png"]
+    assert [p.name for p in paths] == ["one.png"] * 3 and [p.parent.name for p in paths] == ["a", "b", "c"]
     np.testing.assert_array_equal(np.asarray(Image.open(paths[1])), regions[0, :, :, 1] * 255)
     assert len(write_prediction(tmp_path, "two", regions[..., :2], {**source, "classes": ["a", "b"]})) == 2
 
@@ -614,5 +635,5 @@ def test_several_regions(tmp_path):
 def test_shares_are_grey(tmp_path):
     shares = np.stack([np.full(SIZE, 0.2), np.full(SIZE, 1.0)], -1)[None].astype(np.float32)
     paths = write_shares(tmp_path, "case", shares, {"classes": ["a", "b"]})
-    assert [(p.name, np.unique(Image.open(p)).tolist()) for p in paths] == [("case_a.png", [51]), ("case_b.png", [255])]
+    assert [(p.parent.name, np.unique(Image.open(p)).tolist()) for p in paths] == [("a", [51]), ("b", [255])]
     assert [p.name for p in write_shares(tmp_path, "case", shares[..., :1], {"classes": ["a"]})] == ["case.png"]

@@ -13,6 +13,7 @@ where a read-out is not defined.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Callable, NamedTuple, Sequence
 
@@ -57,14 +58,19 @@ class Measurement:
         return self.read(masks, geometry)
 
 
-def share(name: str, classes: Sequence[str], part: str, whole: str) -> Measurement:
-    """Volume (or area) of `part` as a share (0..1) of that of `whole`; NaN where `whole` is empty."""
+def share(name: str, classes: Sequence[str], part: str, whole: str | tuple[str, ...]) -> Measurement:
+    """Volume (or area) of `part` as a share (0..1) of that of `whole`, one class or the union of several, counted
+    where it lies in it; NaN where `whole` is empty."""
+    union = (whole,) if isinstance(whole, str) else whole
     one_of(part, classes, f"measurements.{name}.part")
-    one_of(whole, classes, f"measurements.{name}.whole")
+    for one in union:
+        one_of(one, classes, f"measurements.{name}.whole")
 
     def read(masks, geometry):
-        total = np.count_nonzero(masks[whole])
-        return Reading({(part, name): np.count_nonzero(masks[part]) / total if total else float("nan")}, [])
+        all_of_it = np.any([masks[one] for one in union], axis=0)
+        total = np.count_nonzero(all_of_it)
+        inside = np.count_nonzero(masks[part] & all_of_it)
+        return Reading({(part, name): inside / total if total else float("nan")}, [])
     return Measurement(name, part, (name,), read)
 
 
@@ -118,6 +124,11 @@ MEASUREMENTS = {
 }
 
 
+# no measurement may stand in a score's place
+RESERVED = re.compile(r"(dice|iou|precision|recall|specificity|accuracy|nsd|hd95|area|volume|false_positive|present|cases|"
+                      r"empty_truth_cases|tolerance_truth|presence)(_.*)?")
+
+
 def make_measurements(options: dict[str, dict], classes: Sequence[str]) -> list[Measurement]:
     """One Measurement for each entry of `measurements:`. Raises InputError for an unknown kind, key or class."""
     made = []
@@ -127,5 +138,8 @@ def make_measurements(options: dict[str, dict], classes: Sequence[str]) -> list[
         if kind is None:
             raise InputError(f"measurements.{name}: missing key kind; known: {', '.join(MEASUREMENTS)}")
         one_of(kind, tuple(MEASUREMENTS), f"measurements.{name}.kind")
+        if not re.fullmatch(r"\w+", name) or RESERVED.fullmatch(name):
+            raise InputError(f"measurements.{name}: this is the name of a score, or holds more than letters, digits and _; "
+                             "choose another")
         made.append(build(MEASUREMENTS[kind], keys, f"measurements.{name}", name=name, classes=classes))
     return made

@@ -27,6 +27,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
+TIFF = (b"II*\0", b"MM\0*")
+
+
 class PhotographError(Exception):
     """A file that is no usable image or mask; the message says why, without the file's name.
 
@@ -167,7 +170,7 @@ def write_prediction(folder: Path, name: str, volume: np.ndarray, source: dict) 
     volume: uint8 label map (1, rows, columns) with 0 background, or 0/1 (1, rows, columns, regions).
     source: `encoding`, `classes` (names) and `values` (that of each class: a number, [r, g, b] or None).
     A label map or a single region becomes `<name>.png` with the values or colours of its classes (255 where none is
-    given), three regions of `channels` the R, G, B of one file; else each becomes `<name>_<region>.png` of 0/255.
+    given), three regions of `channels` the R, G, B of one file; else each becomes `<region>/<name>.png` of 0/255.
     """
     if volume.ndim == 4 and volume.shape[-1] > 1:
         if source["encoding"] == "channels" and volume.shape[-1] == 3:
@@ -184,9 +187,9 @@ def write_prediction(folder: Path, name: str, volume: np.ndarray, source: dict) 
 
 
 def write_shares(folder: Path, name: str, volume: np.ndarray, source: dict) -> list[Path]:
-    """Write shares 0..1 (1, rows, columns, regions) as 0..255: `<name>_<region>.png` each, `<name>.png` if but one."""
+    """Write shares 0..1 (1, rows, columns, regions) as 0..255: `<region>/<name>.png` each, `<name>.png` if but one."""
     names = source["classes"] if volume.shape[-1] > 1 else [""]
-    return [_write(folder / (f"{name}_{region}.png" if region else f"{name}.png"),
+    return [_write(folder / region / f"{name}.png",
                    np.rint(volume[0, :, :, index] * np.float32(255)).astype(np.uint8))
             for index, region in enumerate(names)]
 
@@ -242,6 +245,9 @@ def _decode(path: Path, size: tuple[int, int], indices: bool = False) -> tuple[n
                 pixels = np.asarray(image if as_stored else image.convert("L" if facts.mode == "1" else "RGB"))
             pixels = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
         else:
+            if raw.startswith(TIFF):  # OpenCV hands on what it has of a damaged one
+                with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+                    image.load()
             pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, OSError, SyntaxError, ValueError):  # the latter three: PIL
         pixels = None
@@ -264,6 +270,8 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
 
 def _comparable(mask: np.ndarray, encoding: str) -> np.ndarray:
     """(rows, columns) for values, uint8 (rows, columns, BGR) for colours; alpha is dropped."""
+    if mask.ndim == 3 and mask.shape[2] == 4 and np.ptp(mask[:, :, 3]) and not np.ptp(mask[:, :, :3], axis=(0, 1)).any():
+        raise PhotographError("is of one colour, with its shapes in the transparency; save them as values or colours")
     if encoding == "colours":
         if mask.dtype != np.uint8:
             raise PhotographError(f"is {mask.dtype}; expected colours of 8 bits per channel")

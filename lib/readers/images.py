@@ -57,6 +57,8 @@ class ImagePairs:
     validation_masks: str = ""
 
     def __post_init__(self):
+        require(self.data.intensity != "none" or self.data.store == "uint8", "data.store", self.data.store,
+                "uint8 with intensity: none, so that the network scales grey levels")
         for key in ("images", "masks", "validation_images", "validation_masks"):
             check_inside(getattr(self, key), f"data.reader.{key}")
         require(bool(self.images and self.masks), "data.reader", "images or masks empty", "the names of two folders")
@@ -365,6 +367,9 @@ class ImagePairs:
         if self.table is None:
             return None
         path = root / self.table.file
+        if new and not path.is_file() and self.table.row_spacing_column:
+            raise InputError(f"{path} is missing: without it images of oblong pixels would be shown to the network in other "
+                             "proportions than those it was trained on")
         if new and not path.is_file():
             notes.append(f"{self.table.file} is not in {root}: lengths are in pixels")
             return None

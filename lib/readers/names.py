@@ -16,6 +16,9 @@ from lib.data.case import CaseError
 from lib.study import Data, InputError, require
 
 
+LONGEST_NAME = 200  # bytes; file systems take 255, and what is written for a case adds to its name
+
+
 def natural(name: str) -> tuple:
     """Patient_2 before Patient_10; names that differ in case or leading zeros alone keep a fixed order too."""
     parts = re.split(r"(\d+)", name)  # text and digits in turn
@@ -107,6 +110,9 @@ def check_name(name: str, what: str) -> None:
         raise CaseError(case, "", f"{what}'s name holds line breaks, or bytes that are not UTF-8; rename it")
     if case != case.strip():
         raise CaseError(case.strip(), "", f"{what}'s name begins or ends with a blank; rename it")
+    if len(case.encode()) > LONGEST_NAME:
+        raise CaseError(case[:40] + "...", "", f"{what}'s name is longer than {LONGEST_NAME} bytes; shorten it, so that "
+                                               "results can bear it")
 
 
 def check_pattern(pattern: str) -> None:
@@ -229,7 +235,7 @@ def _rows(path: Path, separator: str) -> list[list[str]]:
 def _number(text: str, separator: str) -> float | None:
     """A finite number above 0, with a decimal comma too where that separates no columns; else None."""
     try:
-        number = float(text if separator == "," else text.replace(",", "."))
+        number = math.nan if "_" in text else float(text if separator == "," else text.replace(",", "."))
     except ValueError:
         return None
     return number if 0 < number < math.inf else None

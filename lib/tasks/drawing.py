@@ -6,6 +6,7 @@ from typing import Sequence
 
 import numpy as np
 
+from lib.evaluation.metrics import overlap
 from lib.imaging.captions import row_of
 from lib.imaging.painting import Upright, filled, grey, overlay, panel_scale
 
@@ -71,17 +72,17 @@ def fullest_frame(masks: np.ndarray) -> int:
 
 
 def frame_scores(prediction, truth: np.ndarray | None, chosen: Sequence[int]) -> np.ndarray:
-    """float (frames,): mean Dice of the classes `chosen` in each frame, NaN where neither truth nor prediction has any.
-    Without truth: how sure the model is there (0..1)."""
+    """float (frames,): mean Dice of the classes `chosen` that truth or prediction has in each frame (0 where only one of
+    them has it), NaN where neither has any. Without truth: how sure the model is there (0..1)."""
     scores = np.full((len(chosen), prediction.masks.shape[1]), np.nan)
     for row, index in enumerate(chosen):
-        mask, probability = prediction.masks[index], prediction.probabilities[index]
-        for frame in range(mask.shape[0]):
-            if truth is None and mask[frame].any():
-                scores[row, frame] = probability[frame][mask[frame]].mean()
-            elif truth is not None and (mask[frame].any() or truth[index, frame].any()):
-                both = np.count_nonzero(mask[frame] & truth[index, frame])
-                scores[row, frame] = 2 * both / (np.count_nonzero(mask[frame]) + np.count_nonzero(truth[index, frame]))
+        for frame, mask in enumerate(prediction.masks[index]):
+            if truth is None:
+                scores[row, frame] = prediction.probabilities[index, frame][mask].mean() if mask.any() else np.nan
+            elif truth[index, frame].any():
+                scores[row, frame] = overlap(mask, truth[index, frame])["dice"]
+            elif mask.any():
+                scores[row, frame] = 0.0
     known = ~np.isnan(scores).all(axis=0)
     result = np.full(scores.shape[1], np.nan)
     result[known] = np.nanmean(scores[:, known], axis=0)

@@ -39,7 +39,7 @@ class Prediction:
 class Segmentation:
     """`task:` of a segmentation study; see tasks/__init__ for what each method is for.
 
-    weights: class -> weight of its loss (1). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
+    weights: class -> weight of its loss (1). dice_per: batch | sample (see `losses.dice_loss`). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
     reduced to their largest 3-D component. ellipses: classes replaced, in each frame, by the ellipse fitted to their
     largest component: for what is known to be one, such as a fetal head. presence: classes whose presence per patient
     is judged ("any FLAIR-visible lesion"), by a size threshold from validation, or presence_default (in the unit of
@@ -52,6 +52,7 @@ class Segmentation:
     tolerance_mm: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.01
+    dice_per: str = "batch"
     largest: tuple[str, ...] = ()
     ellipses: tuple[str, ...] = ()
     presence: tuple[str, ...] = ()
@@ -70,10 +71,17 @@ class Segmentation:
                 one_of(name, self.classes, f"task.{key}")
         require(not (self.ellipses and self.exclusive), "task.ellipses", list(self.ellipses),
                 "none with exclusive classes, which could then overlap")
+        one_of(self.dice_per, ("batch", "sample"), "task.dice_per")
         require(0 <= self.label_smoothing < 1, "task.label_smoothing", self.label_smoothing, "0 <= s < 1")
         weights = [self.weights.get(name, 1.0) for name in self.classes]
         require(min(weights) >= 0 and 0 < sum(weights) < float("inf"), "task.weights", self.weights,
                 "finite numbers of at least 0, not all 0")
+        for name, keys in self.measurements.items():
+            whole = keys.get("whole", ())
+            whole = [whole] if isinstance(whole, str) else whole
+            require(not self.exclusive or "part" not in keys or keys["part"] in whole, f"measurements.{name}.whole",
+                    list(whole), f"{keys.get('part')} among them: exclusive classes do not lie inside each other, so name "
+                    "all that make up the whole")
         make_measurements(self.measurements, self.classes)  # an unknown name or key stops script 1 already
         for name, colour in self.colours.items():
             try:
@@ -205,8 +213,9 @@ class Segmentation:
         from lib.tasks.losses import exclusive_loss, region_loss
         weights = [self.weights.get(name, 1.0) for name in self.classes]
         if self.exclusive:
-            return exclusive_loss(outputs["logits"], targets, self.classes, weights, self.label_smoothing)
-        return region_loss(outputs["logits"], targets, self.classes, self.parents, weights, self.label_smoothing)
+            return exclusive_loss(outputs["logits"], targets, self.classes, weights, self.label_smoothing, self.dice_per)
+        return region_loss(outputs["logits"], targets, self.classes, self.parents, weights, self.label_smoothing,
+                           self.dice_per)
 
     # --- prediction ----------------------------------------------------------------------------------------------
 
