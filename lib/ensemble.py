@@ -47,7 +47,7 @@ def open_models(prepared: Prepared, study: Study, space: Workspace, name: str, o
             raise InputError(f"{path} was trained with other settings than {first.model.path} ({'; '.join(changed)}): "
                              f"older models are mixed in. Run  {remedy}")
         trained = space.fold(name, model.fold) / "best.pt"
-        if not (chosen or model.meta["chosen"]) and trained.is_file() and model.meta["checkpoint"] != file_hash(trained):
+        if not (chosen or model.meta["chosen"]) and trained.is_file() and model.meta.get("checkpoint") != file_hash(trained):
             raise InputError(f"{path} is stale: {trained} was trained after it was converted. Run  {remedy}")
         judged = replace(model.study, measurements=study.measurements, report=study.report)  # how it is judged is free
         members[model.fold] = Member(model, make_task(judged).with_calibration(model.meta["calibration"]))
@@ -64,7 +64,7 @@ def provider(members: dict[int, Member]) -> str:
 def provenance(prepared: Prepared, members: dict[int, Member], header: dict) -> dict:
     """From which data and which models the results came."""
     return {**header, "fingerprint": prepared.fingerprint, "folds": sorted(members), "computed_on": provider(members),
-            "checkpoints": {fold: member.model.meta["checkpoint"] for fold, member in members.items()},
+            "checkpoints": {fold: member.model.meta.get("checkpoint") for fold, member in members.items()},
             "epochs": {fold: member.model.meta["epoch"] for fold, member in members.items()},
             "finished": {fold: member.model.meta["finished"] for fold, member in members.items()}}
 
