@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from lib.data.case import CaseError, CaseProblem, Header
 from lib.data.folds import check_folds, predefined_subsets
 from lib.data.grid import content_hash, to_grid
-from lib.data.store import fit_of, save_truth
+from lib.data.store import Rows, fit_of, save_truth
 from lib.data.tables import write_tables
 from lib.networks import check_network
 from lib.readers import make_reader
@@ -142,9 +144,17 @@ def stop_if_bad(problems: list[CaseProblem], skip_bad: bool) -> None:
 
 def parallel(function, items, jobs: int, progress=None) -> list:
     """function(item) for each item, in order, in `jobs` threads (the work is in zlib, OpenCV and NumPy)."""
-    from joblib import Parallel, delayed
-    results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(delayed(function)(i) for i in items)
-    return list(progress(results, len(items)) if progress else results)
+    pool = ThreadPoolExecutor(jobs if jobs > 0 else max(1, cores() + 1 + jobs))
+    try:
+        results = pool.map(function, items)
+        return list(progress(results, len(items)) if progress else results)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, no other item is begun
+
+
+def cores() -> int:
+    """Those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -165,25 +175,26 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         frames_shape = (total, headers[0].channels, *data.size)
         targets_shape = task.targets_shape(total, data.size)
         check_disk(workspace, frames_shape, data.store, targets_shape, headers, len(data.classes))
-        np.lib.format.open_memmap(folder / "frames.npy", "w+", np.dtype(data.store), frames_shape)
-        np.lib.format.open_memmap(folder / "targets.npy", "w+", np.uint8, targets_shape)
+        frames_file = Rows(folder / "frames.npy", np.dtype(data.store), frames_shape)
+        targets_file = Rows(folder / "targets.npy", np.dtype(np.uint8), targets_shape)
         (folder / "truth").mkdir(exist_ok=True)
 
         def write(index: int) -> dict | CaseProblem:
             try:
-                rows = slice(starts[index], starts[index + 1])
                 case = reader.read(root, headers[index])
                 truth = task.native_truth(case)
                 fit = fit_of(case.header.geometry, data.size)
-                # mapped anew for each case and let go with it, so that memory does not grow with the data set
-                to_grid(case, fit, study, np.load(folder / "frames.npy", mmap_mode="r+")[rows])
-                np.load(folder / "targets.npy", mmap_mode="r+")[rows] = task.encode(truth, fit)
+                frames = np.empty((starts[index + 1] - starts[index], *frames_shape[1:]), data.store)
+                to_grid(case, fit, study, frames)
+                frames_file.write(starts[index], frames)
+                targets_file.write(starts[index], task.encode(truth, fit))
                 save_truth(folder, index, truth)
                 return {"content": content_hash(case), **task.facts(case, truth)}
             except CaseError as error:
                 return error.problem
 
-        facts = parallel(write, range(len(headers)), jobs, progress)
+        with frames_file, targets_file:
+            facts = parallel(write, range(len(headers)), jobs, progress)
         bad = [f for f in facts if isinstance(f, CaseProblem)]
         if not bad:
             return Filled(headers, facts, frames_shape, targets_shape), rejected

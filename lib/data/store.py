@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +138,30 @@ def save_truth(folder: Path, index: int, truth: np.ndarray) -> None:
 def fit_of(geometry: Geometry, size: tuple[int, int]) -> Fit:
     """How a case's frames lie in the study's grid."""
     return Fit.of(geometry.shape[1:], size, geometry.spacing[1:])
+
+
+class Rows:
+    """A new .npy file of a known shape, filled rows at a time from several threads; nothing of it stays in memory."""
+
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]):
+        np.lib.format.open_memmap(path, "w+", dtype, shape)  # the header, and as many zeros
+        self.dtype, self.row_bytes = dtype, int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        self.offset = path.stat().st_size - shape[0] * self.row_bytes
+        self._file = path.open("r+b", buffering=0)
+
+    def write(self, start: int, rows: np.ndarray) -> None:
+        """Put rows (n, ...) at row `start`."""
+        left = memoryview(np.ascontiguousarray(rows, self.dtype)).cast("B")
+        place = self.offset + int(start) * self.row_bytes
+        while left:
+            written = os.pwrite(self._file.fileno(), left, place)
+            left, place = left[written:], place + written
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._file.close()
 
 
 def geometry_text(geometry: Geometry) -> str:
