@@ -19,14 +19,14 @@ def prepare_data() -> None:
     arguments.add_argument("--skip-bad", action="store_true", help="leave bad cases out and list them in rejected.csv")
     args = arguments.parse_args()
     require(args.jobs != 0, "-j/--jobs", 0, "cases at once, or -1 for every core")
-    given = [f"data.folds.{key}={value}" for key, value in (("k", args.kfolds), ("valid_proportion", args.valid_proportion))
-             if value is not None]
-    study, space, _ = open_study(args, given)
+    folds = {"-k": ("k", args.kfolds), "-v": ("valid_proportion", args.valid_proportion)}
+    given = {flag: f"data.folds.{key}={value}" for flag, (key, value) in folds.items() if value is not None}
+    study, space, _ = open_study(args, [*given.values()])
 
     from lib.preparation import describe, prepare
     from lib.progress import bar
     outcome = prepare(study, load_study(args.study), space, args.input_data or Path(study.data.input), args.jobs,
-                      args.skip_bad, bar, asked_for=[flag for flag, value in (("-k", args.kfolds), ("-v", args.valid_proportion)) if value is not None])
+                      args.skip_bad, bar, asked_for=[*given])
     print(describe(outcome))
     forgotten = [text for text in args.overrides if not text.startswith("data.")]
     if forgotten:

@@ -18,8 +18,9 @@ def test() -> None:
     arguments.add_argument("--predict", type=Path, metavar="DIR", help="new data: all folds vote; scored where truth is present")
     arguments.add_argument("--load", type=Path, metavar="MODEL",
                            help="only this model: an ONNX file, or a checkpoint, which is converted first")
-    arguments.add_argument("--split", choices=("test", "validation"),
-                           help="which cases of each fold (default: test, or validation where there is no test folder)")
+    arguments.add_argument("--split", choices=("test", "validation", "external"),
+                           help="which cases: of each fold, or those of test_folders by all folds together (default: test, or "
+                                "validation where there is no test folder; and external, if there are any)")
     arguments.add_argument("--tolerance", type=float, metavar="MM",
                            help="score too with this margin around the truth's boundary (default: the study's, none)")
     arguments.add_argument("--heatmaps", action=argparse.BooleanOptionalAction, default=None,

@@ -24,7 +24,7 @@ PYTHON =
 PYTHONS = python3.12 python3.11 python3.13 python3.14 python3
 # What opencv-python loads and does not bring: libGL.so.1; libglib-2.0.so.0 and libgthread-2.0.so.0.
 DEBIAN_PACKAGES = libgl1 libglib2.0-0
-TEST_PINS = pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0
+TEST_PINS = pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0 pycocotools==2.0.11
 TESTS = tests
 # Every package of requirements.txt's first section, by the name that the code imports.
 IMPORTS = cc3d cv2 matplotlib.pyplot nibabel numpy onnx onnxruntime onnxscript openpyxl pandas \

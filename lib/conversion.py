@@ -59,9 +59,7 @@ def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[
         candidate = folder / f"fold{fold}.candidate.onnx"
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            task = export(checkpoint, prepared, candidate, file_hash(path), chosen=fold in chosen)
-            found = parity(checkpoint, prepared, task, candidate, fold)
-            passed = all(row["passed"] == "yes" for row in found)
+            found, passed = convert(path, checkpoint, prepared, candidate, chosen=fold in chosen)
             if passed:
                 os.replace(candidate, target)
             else:
@@ -81,6 +79,13 @@ def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[
     return rows, folder
 
 
+def convert(path: Path, checkpoint: dict, prepared: Prepared, candidate: Path, chosen: bool) -> tuple[list[dict], bool]:
+    """Write the checkpoint of `path` as `candidate` and prove it: its rows of parity.csv, and whether all passed."""
+    task = export(checkpoint, prepared, candidate, file_hash(path), chosen)
+    rows = parity(checkpoint, prepared, task, candidate, checkpoint["fold"])
+    return rows, all(row["passed"] == "yes" for row in rows)
+
+
 def loaded_model(prepared: Prepared, space: Workspace, name: str, path: Path) -> tuple[Path, str]:
     """A model that the user named: (ONNX file, a short name for its results). A checkpoint is converted first.
 
@@ -96,9 +101,8 @@ def loaded_model(prepared: Prepared, space: Workspace, name: str, path: Path) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     with replacing(target) as candidate:
-        task = export(checkpoint, prepared, candidate, file_hash(path), chosen=True)
-        rows = parity(checkpoint, prepared, task, candidate, checkpoint["fold"])
-        if any(row["passed"] != "yes" for row in rows):
+        rows, passed = convert(path, checkpoint, prepared, candidate, chosen=True)
+        if not passed:
             raise InputError(f"{path}: its ONNX file does not give the network's answers (largest logit difference "
                              f"{max(row['largest_difference'] for row in rows):.1e})")
     return target, label
@@ -132,7 +136,8 @@ def collect(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, P
 def export(checkpoint: dict, prepared: Prepared, path: Path, source: str, chosen: bool = False):
     """Write the checkpoint's network as ONNX with its metadata; returns the calibrated task.
 
-    source: hash of the checkpoint's file, so that a model is known to be older than a fold trained anew. chosen: the user named this checkpoint, so its settings may differ from those of the other folds.
+    source: hash of the checkpoint's file, so that a model is known to be older than a fold trained anew.
+    chosen: the user named this checkpoint, so its settings may differ from those of the other folds.
     """
     study = study_from_dict(checkpoint["study"])
     task = make_task(study).with_calibration(checkpoint.get("calibration", {}))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.data.case import Case
+from lib.data.folds import EXTERNAL
 from lib.data.grid import content_hash
 from lib.data.store import Prepared
 from lib.onnx_model import OnnxModel
@@ -85,7 +86,10 @@ def choose_voters(prepared: Prepared, members: dict[int, Member], case: Case, no
             notes.append(f"{entry.case}: a patient of the prepared data has this name, but other images; if it is the "
                          "same patient, the models may have trained on them")
         return list(members.values())
-    fold = next((f for f in members if prepared.splits[f].get(twin.patient) == "test"), None)
+    where = {f: prepared.splits[f].get(twin.patient) for f in members}
+    if EXTERNAL in where.values():  # no model has seen it
+        return list(members.values())
+    fold = next((f for f, subset in where.items() if subset == "test"), None)
     notes.append(f"{entry.case}: the images of {twin.case} of the prepared data; "
                  + ("left out, because no model here has it among its test patients" if fold is None else
                     f"predicted by fold {fold} alone"))

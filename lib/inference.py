@@ -5,51 +5,73 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
-from lib.ensemble import Member, open_models, provenance, provider
+from lib.ensemble import Member, open_models, provenance, provider, voters_task
 from lib.prediction import BATCH, predict_cases
 from lib.results import Results, check_tolerance, headline
 from lib.study import InputError, Study
 from lib.workspace import Workspace, building
 
-APART = ("predict-*", "validation*", "load-*")  # folders of other calls inside a results folder: they stay
-SUBSETS = ("test", "validation")
+APART = ("predict-*", "validation*", "external*", "load-*")  # folders of other calls inside a results folder: they stay
+SUBSETS = ("test", "validation", EXTERNAL)
+CASES = {"test": "held-out cases", "validation": "VALIDATION cases", EXTERNAL: "external test cases"}
 
 
 def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, onnx_dir: Path | None, device: str,
                progress, subset: str | None = None, chosen: Path | None = None, loaded: str = "") -> str:
     """Score every patient of a subset with the model that it belongs to; returns what to print. Raises InputError.
 
-    subset: test or validation; by default test, or validation where the raw data has no test cases. chosen: one model
-    that the user named, as `loaded`; its results go into a folder of their own.
+    subset: test, validation or external; by default test, or validation where the raw data has no test cases, and external
+    cases if there are any. chosen: one model that the user named, as `loaded`; its results go into a folder of their own.
     """
     members = open_models(prepared, study, space, name, onnx_dir, device, chosen)
-    subset = subset or ("test" if any(prepared.cases_of(fold, "test") for fold in members) else "validation")
-    series = {fold: [(case, prepared.samples_of([case])) for case in prepared.cases_of(fold, subset)] for fold in members}
-    if not any(series.values()):
-        raise InputError(f"there are no {subset} cases in fold {', '.join(map(str, series))}" + (
-            ": it was prepared without validation patients" if subset == "validation" else
-            "; --split validation scores those that chose the epoch"))
-    check_tolerance(study, [case for cases in series.values() for case, _ in cases])
-    target, keep = results_folder(space, name, subset, loaded)
-    evidence = []
-    with building(target, keep=keep) as folder:
-        results = Results(folder, study, {"study": study.name, "run": name})
-        for fold, member in members.items():
-            beneath = f"fold{fold}" if subset == "validation" else ""  # a patient may validate in several folds
-            seen = test_fold(results, prepared, fold, member, series[fold], progress, beneath)
-            if seen:
-                results.add_set(fold, member.task.score_set(seen))
-            evidence += seen
-        task = next(iter(members.values())).task
-        if len({(e["patient"], e["fold"]) for e in evidence}) == len({e["patient"] for e in evidence}):
-            results.add_set("", task.score_set(evidence))  # a patient who validates in several folds has no one model
-        prepared.check_unchanged()
-        summary = results.finish(task, {**provenance(prepared, members, results.header), "subset": subset,
-                                        "tolerance_mm": study.report.tolerance_mm, "loaded": loaded},
-                                 "held-out cases" if subset == "test" else "VALIDATION cases")
-    return "\n".join([sentence(len(evidence), subset, members), *notes(prepared, members, bool(chosen)),
+    subsets = [subset] if subset else default_subsets(prepared, members)
+    series = {one: {fold: [(case, prepared.samples_of([case])) for case in prepared.cases_of(fold, one)] for fold in members}
+              for one in subsets}
+    for one, of_folds in series.items():
+        if not any(of_folds.values()):
+            raise InputError(f"there are no {one} cases in fold {', '.join(map(str, of_folds))}" + {
+                "validation": ": it was prepared without validation patients",
+                "external": ": the study names no data.reader.test_folders"}.get(
+                    one, "; --split validation scores those that chose the epoch"))
+        check_tolerance(study, [case for cases in of_folds.values() for case, _ in cases])
+    parts = []
+    for one, of_folds in series.items():
+        target, keep = results_folder(space, name, one, loaded)
+        with building(target, keep=keep) as folder:
+            results = Results(folder, study, {"study": study.name, "run": name})
+            test = test_together if one == EXTERNAL else test_apart
+            evidence = test(results, prepared, members, of_folds, progress, one)
+            task = next(iter(members.values())).task
+            prepared.check_unchanged()
+            summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "subset": one,
+                                                      "tolerance_mm": study.report.tolerance_mm, "loaded": loaded},
+                                     CASES[one])
+        parts.append([sentence(len(evidence), one, members), *notes(prepared, members, bool(chosen)),
                       headline(summary, task.headline), f"results: {target}"])
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def default_subsets(prepared: Prepared, members: dict[int, Member]) -> list[str]:
+    held = {subset for subset in SUBSETS if any(prepared.cases_of(fold, subset) for fold in members)}
+    return ["test" if "test" in held else "validation", *([EXTERNAL] if EXTERNAL in held else [])]
+
+
+def test_apart(results: Results, prepared: Prepared, members: dict[int, Member], series: dict, progress,
+               subset: str) -> list[dict]:
+    """Each model on its own cases, and all cases as one set; returns the evidence."""
+    evidence = []
+    for fold, member in members.items():
+        beneath = f"fold{fold}" if subset == "validation" else ""  # a patient may validate in several folds
+        seen = test_fold(results, prepared, fold, member, series[fold], progress, beneath)
+        if seen:
+            results.add_set(fold, member.task.score_set(seen))
+        evidence += seen
+    task = next(iter(members.values())).task
+    if len({(e["patient"], e["fold"]) for e in evidence}) == len({e["patient"] for e in evidence}):
+        results.add_set("", task.score_set(evidence))  # a patient who validates in several folds has no one model
+    return evidence
 
 
 def test_fold(results: Results, prepared: Prepared, fold: int, member: Member, series: list, progress,
@@ -64,8 +86,31 @@ def test_fold(results: Results, prepared: Prepared, fold: int, member: Member, s
         seconds = clock.read() + time.perf_counter() - started
         results.add_case(fold, case, member.task.score(prediction, truth, case), member.task, seconds)
         seen.append({"fold": fold, **member.task.evidence(prediction, truth, case)})
-        results.draw(member.task, prepared.frames[case.samples], prediction, truth, case, beneath)
+        results.write(member.task, prepared.frames[case.samples], prediction, truth, case, fold, beneath)
     return seen
+
+
+def test_together(results: Results, prepared: Prepared, members: dict[int, Member], series: dict, progress,
+                  subset: str) -> list[dict]:
+    """All models on the same cases: rows of each case are those of the fused prediction, rows of the set are those of
+    every model alone (with its fold) and of the fused predictions (without one). Returns the latter's evidence."""
+    task, evidence, alone = voters_task(list(members.values())), [], {fold: [] for fold in members}
+    for case, samples in progress(next(iter(series.values())), len(next(iter(series.values()))), subset):
+        truth, predictions, started = prepared.truth(case), [], time.perf_counter()
+        for fold, member in members.items():
+            [(_, raw)] = predict_cases(member.model.run, prepared.frames, [(case, samples)], member.model.study.window, BATCH)
+            predictions.append(member.task.decode(raw, case))
+            alone[fold].append(member.task.evidence(predictions[-1], truth, case))
+        prediction = task.fuse(predictions)
+        seconds = time.perf_counter() - started
+        results.add_case("", case, task.score(prediction, truth, case), task, seconds)
+        results.write(task, prepared.frames[case.samples], prediction, truth, case)
+        results.add_agreement(task, predictions, case)
+        evidence.append(task.evidence(prediction, truth, case))
+    for fold, member in members.items():
+        results.add_set(fold, member.task.score_set(alone[fold]))
+    results.add_set("", task.score_set(evidence))
+    return evidence
 
 
 class Stopwatch:
@@ -88,12 +133,15 @@ class Stopwatch:
 def results_folder(space: Workspace, name: str, subset: str, loaded: str) -> tuple[Path, tuple[str, ...]]:
     """Where results go, and what stays there: only the folds' models on their test cases are `results/<name>`."""
     parts = [f"load-{loaded}"] if loaded else []
-    parts += ["validation"] if subset == "validation" else []
+    parts += [subset] if subset != "test" else []
     return (space.results(name) / "-".join(parts), ()) if parts else (space.results(name), APART)
 
 
 def sentence(count: int, subset: str, members: dict[int, Member]) -> str:
     where = f", on {provider(members)}"
+    if subset == EXTERNAL:
+        return (f"{count} external test cases, each by all {len(members)} models together{where} (mean over folds: each "
+                "model alone; pooled: all together)")
     if subset == "test":
         return f"{count} held-out cases, each by the model of the fold that never saw it{where}"
     return (f"{count} VALIDATION cases{where}: they have chosen epoch and thresholds, so these scores are too good; the "

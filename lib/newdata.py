@@ -11,7 +11,6 @@ from lib.data.case import Case, CaseError, Header
 from lib.data.grid import to_grid
 from lib.data.store import CaseRecord, Prepared, Samples, fit_of
 from lib.ensemble import Member, choose_voters, open_models, provenance, provider, voters_task
-from lib.imaging.writing import write_shares
 from lib.prediction import BATCH, predict_cases
 from lib.readers import make_reader
 from lib.results import Results, check_tolerance, headline
@@ -53,7 +52,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
         task = voters_task(list(members.values()))
         if evidence:
             results.add_set("", task.score_set(evidence))
-        summary = results.finish(task, {**provenance(prepared, members, results.header), "folder": place_hash(root),
+        summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "folder": place_hash(root),
                                         "loaded": loaded}, "new cases")
     return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {loaded or f'{len(members)} folds together'} on "
                       f"{provider(members)}{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of "
@@ -117,8 +116,8 @@ def predict_new(results: Results, study: Study, voters: list[Member], case: Case
         check_tolerance(study, [record])
     scores = task.measure(prediction, record) if truth is None else task.score(prediction, truth, record)
     results.add_case(fold, record, scores, task, seconds)
-    results.draw(task, frames, prediction, truth, record)
-    write_shares(results.folder / "agreement", record.case, task.agreement(predictions), record.geometry.source)
+    results.write(task, frames, prediction, truth, record, fold)
+    results.add_agreement(task, predictions, record)
     return [] if truth is None else [task.evidence(prediction, truth, record)]
 
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from lib.data.case import CaseError, CaseProblem, Header
-from lib.data.folds import check_folds, predefined_subsets
+from lib.data.folds import check_folds, external_patients, predefined_subsets
 from lib.data.grid import content_hash, to_grid
 from lib.data.store import Rows, fit_of, save_truth
 from lib.data.tables import write_tables
@@ -72,7 +72,8 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     check_subsets(headers, study, asked_for)
     sources = parallel(lambda header: source_hashes(root, header), headers, jobs)
     key = {"data": {k: v for k, v in study.to_dict()["data"].items() if k != "input"},
-           "cases": {h.case: {"patient": h.patient, "subset": h.subset, "spacing_mm": h.geometry.spacing_mm, "files": s}
+           "cases": {h.case: {"patient": h.patient, "subset": h.subset, "spacing_mm": h.geometry.spacing_mm, "files": s,
+                              **({"labels": h.labels} if h.labels else {})}
                      for h, s in zip(headers, sources)}}
     key = plain(key)
     old = read_manifest(space.prepared)
@@ -90,7 +91,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
                               progress)
         rejected = [*scan.problems, *rejected]
-        notes += write_tables(folder, study, task, kept.headers, kept.facts, rejected)
+        notes += write_tables(folder, study, task, kept.headers, kept.facts, kept.truths, rejected)
         manifest = {
             "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
             "fingerprint": text_hash(key, file_hash(folder / "splits.csv")), "channels": list(reader.channel_names),
@@ -119,13 +120,15 @@ def refresh(prepared: Path, manifest: dict, study: Study, as_written: Study) -> 
 
 def check_subsets(headers: list[Header], study: Study, asked_for: Sequence[str]) -> None:
     """Raise InputError for too few patients, a patient in two of the raw data's own subsets, or flags against these."""
-    subsets = set(predefined_subsets(headers, [header.patient for header in headers]).values())
+    patients = [header.patient for header in headers]
+    external = external_patients(headers, patients)
+    subsets = set(predefined_subsets(headers, patients).values())
     for flag in asked_for:
         if flag == "-k" and subsets or flag == "-v" and "validation" in subsets:
             raise InputError(f"{flag}: the input has its own {', '.join(sorted(subsets))} folders, which make one fold; to "
                              "deal all of it into folds instead, add --set data.folds.pool=true")
     if not subsets:
-        check_folds(len({header.patient for header in headers}), study.data.folds)
+        check_folds(len(set(patients) - external), study.data.folds)
 
 
 def source_hashes(root: Path, header: Header) -> dict[str, str]:
@@ -159,9 +162,10 @@ def cores() -> int:
 
 @dataclass
 class Filled:
-    """Per case that was written: its header, and its content hash with the task's facts."""
+    """Per case that was written: its header, its content hash with the task's facts, and its truth where that is rows."""
     headers: list[Header]
     facts: list[dict]
+    truths: list[list[dict]]
     frames_shape: tuple[int, ...]
     targets_shape: tuple[int, ...]
 
@@ -174,12 +178,12 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         data, total = study.data, int(starts[-1])
         frames_shape = (total, headers[0].channels, *data.size)
         targets_shape = task.targets_shape(total, data.size)
-        check_disk(workspace, frames_shape, data.store, targets_shape, headers, len(data.classes))
+        check_disk(workspace, frames_shape, data.store, targets_shape, task.targets_dtype, headers, len(data.classes))
         frames_file = Rows(folder / "frames.npy", np.dtype(data.store), frames_shape)
-        targets_file = Rows(folder / "targets.npy", np.dtype(np.uint8), targets_shape)
+        targets_file = Rows(folder / "targets.npy", np.dtype(task.targets_dtype), targets_shape)
         (folder / "truth").mkdir(exist_ok=True)
 
-        def write(index: int) -> dict | CaseProblem:
+        def write(index: int) -> tuple[dict, list[dict]] | CaseProblem:
             try:
                 case = reader.read(root, headers[index])
                 truth = task.native_truth(case)
@@ -189,15 +193,17 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
                 frames_file.write(starts[index], frames)
                 targets_file.write(starts[index], task.encode(truth, fit))
                 save_truth(folder, index, truth)
-                return {"content": content_hash(case), **task.facts(case, truth)}
+                return ({"content": content_hash(case), **task.facts(case, truth)},
+                        task.truth_records(truth, case.header.case, case.header.geometry))
             except CaseError as error:
                 return error.problem
 
         with frames_file, targets_file:
-            facts = parallel(write, range(len(headers)), jobs, progress)
-        bad = [f for f in facts if isinstance(f, CaseProblem)]
+            written = parallel(write, range(len(headers)), jobs, progress)
+        bad = [one for one in written if isinstance(one, CaseProblem)]
         if not bad:
-            return Filled(headers, facts, frames_shape, targets_shape), rejected
+            facts, truths = zip(*written)
+            return Filled(headers, list(facts), list(truths), frames_shape, targets_shape), rejected
         stop_if_bad(bad, skip_bad)
         rejected += bad
         names = {problem.case for problem in bad}
@@ -207,9 +213,10 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         shutil.rmtree(folder / "truth")
 
 
-def check_disk(workspace: Path, frames_shape, store, targets_shape, headers, classes: int) -> None:
+def check_disk(workspace: Path, frames_shape, store, targets_shape, targets_dtype, headers, classes: int) -> None:
     truth = sum(int(np.prod(h.geometry.shape)) for h in headers) * classes // 8
-    needed = int(np.prod(frames_shape, dtype=np.int64)) * np.dtype(store).itemsize + int(np.prod(targets_shape)) + truth
+    needed = truth + sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
+                         for shape, kind in ((frames_shape, store), (targets_shape, targets_dtype)))
     free = shutil.disk_usage(workspace).free
     if needed + DISK_RESERVE > free:
         raise InputError(f"{workspace} has {free / 2**30:.2f} GiB free, but the arrays need {needed / 2**30:.2f} GiB: "

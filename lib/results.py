@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lib.imaging.writing import write_prediction
-from lib.reporting.heatmaps import write_heatmap, write_picture
+from lib.imaging.writing import write_prediction, write_shares
+from lib.reporting.heatmaps import draw_worst, write_heatmap, write_picture
+from lib.reporting.plots import draw_plots
 from lib.reporting.results import draw_results
 from lib.reporting.worksheets import write_worksheet
 from lib.study import InputError, Study
@@ -22,6 +23,9 @@ class Results:
         self.folder, self.study, self.header = folder, study, header
         self.rows: list[dict] = []
         self.sheet: list[dict] = []
+        self.images: list[dict] = []
+        self.predictions: list[dict] = []
+        self.truths: list[dict] = []
 
     def add_case(self, fold, case, scores: dict, task, seconds: float) -> None:
         """Scores {(class, metric): value} of one case; seconds: its networks and their decoding."""
@@ -33,21 +37,49 @@ class Results:
         """Scores that need the whole set, of a fold or (fold "") of all."""
         self.rows += tidy({**self.header, "fold": fold}, scores)
 
-    def draw(self, task, frames, prediction, truth, case, beneath: str = "") -> None:
+    def write(self, task, frames, prediction, truth, case, fold="", beneath: str = "") -> None:
         """The prediction and its pictures; `beneath` is a folder below predictions/ and the others."""
-        write_prediction(self.folder / "predictions" / beneath, case.case, task.volume(prediction), case.geometry.source)
+        volume = task.volume(prediction)
+        if volume is not None:
+            write_prediction(self.folder / "predictions" / beneath, case.case, volume, case.geometry.source)
+        self.record(task, prediction, truth, case, fold, beneath)
         if self.study.report.heatmaps:
             write_heatmap(self.folder / "heatmaps" / beneath, task, frames, prediction, truth, case)
             write_picture(self.folder / "pictures" / beneath / f"{case.case}.png",
                           task.side_by_side(frames, prediction, truth, case))
 
-    def finish(self, task, manifest: dict, cases: str) -> list[dict]:
-        """Write the tables and figures; returns the rows of summary.csv. cases: what they are, for the figures' titles."""
+    def record(self, task, prediction, truth, case, fold, beneath: str) -> None:
+        """The prediction and its truth in rows, of tasks that have such."""
+        key = f"{beneath}/{case.case}"
+        about = {"key": key, "patient": case.patient, "fold": fold}
+        rows = task.records(prediction, case)
+        if rows:
+            _, height, width = case.geometry.shape
+            self.images.append({"key": key, "file_name": case.case, "width": width, "height": height})
+        self.predictions += [{**row, **about} for row in rows]
+        if truth is not None:
+            self.truths += [{**row, **about} for row in task.truth_records(truth, case.case, case.geometry)]
+
+    def add_agreement(self, task, predictions: list, case) -> None:
+        """How far several models agree on a case."""
+        shares = task.agreement(predictions)
+        if shares is not None:
+            write_shares(self.folder / "agreement", case.case, shares, case.geometry.source)
+
+    def finish(self, task, evidence: list[dict], manifest: dict, cases: str) -> list[dict]:
+        """Write the tables and figures; returns the rows of summary.csv. evidence: of the scored cases, for the figures
+        of the whole set; cases: what they are, for the figures' titles."""
         write_table(self.folder / "results.csv", COLUMNS, self.rows)
         write_worksheet(self.folder / "results.xlsx", self.sheet, "results by case")
         summary = write_summary(self.folder / "summary.csv", self.rows)
         write_json(self.folder / "manifest.json", manifest)
+        if self.predictions:
+            write_table(self.folder / "predictions.csv", [c for c in self.predictions[0] if c != "key"], self.predictions)
+            for name, content in task.documents(self.images, self.predictions, self.truths).items():
+                write_json(self.folder / name, content)
         draw_results(self.folder / "figures", self.rows, task.figures, cases)
+        draw_plots(self.folder / "figures", task.plots(evidence) if evidence else [])
+        draw_worst(self.folder, self.rows, task.case_metrics[0])
         return summary
 
 
@@ -76,10 +108,10 @@ def write_summary(path: Path, rows: list[dict]) -> list[dict]:
 
 
 def headline(summary: list[dict], metrics: tuple[str, ...]) -> str:
-    """The numbers that a person looks for first, as a table."""
+    """The numbers that a person looks for first, as a table. metrics: METRIC of all classes, or METRIC/CLASS."""
     lines = [f"{'class':<20} {'metric':<34} {'mean over folds':>18} {'pooled [95 % interval]':>28} {'patients':>9}"]
     for row in summary:
-        if row["metric"] not in metrics or row["estimate"] is None:
+        if not {row["metric"], f"{row['metric']}/{row['class']}"} & set(metrics) or row["estimate"] is None:
             continue
         spread = "" if row["mean"] is None else f"{row['mean']:.3f}" + ("" if row["sd"] is None else f" (SD {row['sd']:.3f})")
         interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +88,17 @@ class Trainer:
         self.schedule = make_schedule(self.optimizer, self.settings, steps, self.selection.larger_is_better)
         self.epoch, self.history, self.finished, self.calibration = 0, [], False, {}
         self.spread = SCALES[study.data.store][1]
-        self.foreground = self._foreground() if self.settings.sampler == "balanced" else None
         self._buffers: list[np.ndarray] = []
+
+    @cached_property
+    def foreground(self) -> np.ndarray | None:
+        """bool (S,): which training samples hold what the balanced sampler looks for; targets are read once, when the
+        first epoch needs it."""
+        if self.settings.sampler != "balanced":
+            return None
+        rows, targets = self.fold.train.rows, self.fold.prepared.targets
+        return self.task.foreground(np.concatenate([self.task.present(targets[rows[first:first + SCAN]])
+                                                    for first in range(0, len(rows), SCAN)]))
 
     @property
     def kept(self) -> torch.nn.Module:
@@ -209,8 +219,8 @@ class Trainer:
         """A few batches with every check on; writes nothing. Raises InputError or the failing check's own error."""
         with torch.autograd.set_detect_anomaly(True):
             rows = min(len(self.fold.train), DEBUG_BATCHES * self.settings.batch_size)
+            self.foreground = None if self.foreground is None else self.foreground[:rows]  # of all, before they are cut
             self.fold.train = self.fold.train.take(slice(0, rows))
-            self.foreground = None if self.foreground is None else self.foreground[:rows]
             self.batches_per_epoch = math.ceil(rows / self.settings.batch_size)
             losses = self.train_epoch(no_progress)
         for name, parameter in self.network.named_parameters():
@@ -224,12 +234,6 @@ class Trainer:
             self.log("1 validation case: " + ", ".join(f"{k} {v:.4f}" for k, v in row.items()))
 
     # --- details -------------------------------------------------------------------------------------------------
-
-    def _foreground(self) -> np.ndarray:
-        """bool (S,): which training samples hold what the balanced sampler looks for; targets are read once."""
-        rows, targets = self.fold.train.rows, self.fold.prepared.targets
-        return self.task.foreground(np.concatenate([self.task.present(targets[rows[first:first + SCAN]])
-                                                    for first in range(0, len(rows), SCAN)]))
 
     def _load(self, batch: Samples):
         """Called by the reading thread: windows into the next of three reused buffers (in use, waiting, filling)."""

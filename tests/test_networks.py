@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from lib.conversion import OPSET, quiet
-from lib.networks import make_network, scaled_size
+from lib.imaging.geometry import scaled_size
+from lib.networks import make_network
+from lib.networks.mobilenet import HeatmapHead
 from lib.networks.window import WindowNetwork
 from lib.study import InputError, load_study
 
@@ -32,6 +34,39 @@ def test_logits_have_the_size_of_the_frames(network, size, scale):
     made = make_network(study_with(size=size, scale=scale, **network), channels=2, outputs=3).eval()
     with torch.no_grad():
         assert made(torch.zeros(2, 3, 2, *size))["logits"].shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("head", ["heatmap", "regression"])
+@pytest.mark.parametrize("size", [(64, 96), (70, 81)])
+def test_a_detector_gives_a_presence_and_a_box_for_each_structure(head, size):
+    made = make_network(study_with(size=size, name="mobilenet_v2_boxes", head=head, width=8), channels=2, outputs=4).eval()
+    with torch.no_grad():
+        outputs = made(torch.zeros(2, 3, 2, *size))
+    assert outputs["presence"].shape == (2, 4) and outputs["boxes"].shape == (2, 4, 4)
+    assert ((outputs["boxes"] > 0) & (outputs["boxes"] < 1)).all()
+
+
+def test_the_centre_is_where_the_heat_is():
+    """All heat in one cell of a 4-pixel stride: the middle of that cell, also where the stride does not divide the frame."""
+    head = HeatmapHead(outputs=1, width=4, stride=4)
+    maps = {level: torch.zeros(1, channels, -(-38 // level), -(-64 // level))
+            for level, channels in {4: 24, 8: 32, 16: 96, 32: 320}.items()}
+    heat = torch.full((1, 1, 10, 16), -100.0)
+    heat[0, 0, 7, 3] = 100.0
+    head.heat.forward = lambda merged: heat
+    x, y, width, height = head.eval()(maps, (38, 64))["boxes"][0, 0].tolist()
+    assert (x, y) == pytest.approx((3.5 * 4 / 64, 7.5 * 4 / 38))
+
+
+def test_boxes_of_a_mirror_image_are_mirrored_back():
+    study = study_with(name="mobilenet_v2_boxes", width=8)
+    plain = make_network(study, channels=1, outputs=2).eval()
+    both = WindowNetwork(plain.core, study.data.store, mirror=True).eval()
+    frames = torch.randn(1, 3, 1, 32, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        here, there, mean = (made["boxes"] for made in (plain(frames), plain(frames.flip(-1)), both(frames)))
+    assert mean[..., 0].numpy() == pytest.approx(((here[..., 0] + 1 - there[..., 0]) / 2).numpy())
+    assert mean[..., 1:].numpy() == pytest.approx(((here[..., 1:] + there[..., 1:]) / 2).numpy())
 
 
 @pytest.mark.parametrize("channels, bilinear", [(1, False), (3, True)])
@@ -136,7 +171,9 @@ def test_outside_training_a_window_and_its_mirror_image_are_averaged():
     ({"name": "unet", "width": 4, "bilinear": True}, 1, 1.0), ({"name": "unet", "width": 4, "bilinear": True}, 3, 0.5),
     ({"name": "smp/Unet/resnet18"}, 1, 0.5), ({"name": "smp/Unet/resnet18"}, 3, 1.0),
     ({"name": "smp/Linknet/resnet18"}, 3, 0.5),
-    ({"name": "deeplabv3_resnet50"}, 1, 0.5), ({"name": "deeplabv3_resnet101"}, 3, 1.0)])
+    ({"name": "deeplabv3_resnet50"}, 1, 0.5), ({"name": "deeplabv3_resnet101"}, 3, 1.0),
+    ({"name": "mobilenet_v2_boxes", "width": 8}, 1, 1.0),
+    ({"name": "mobilenet_v2_boxes", "width": 8, "head": "regression"}, 3, 0.5)])
 def test_onnx_says_what_the_network_says(network, channels, scale, tmp_path):
     """Exported at an odd size as script 3 does, for any batch; differences are rounding (1e-4 of the largest logit)."""
     import onnxruntime
@@ -144,24 +181,27 @@ def test_onnx_says_what_the_network_says(network, channels, scale, tmp_path):
     torch.manual_seed(0)
     made = make_network(study_with((35, 29), 1, scale, **network), channels, outputs=2).eval()
     path = tmp_path / "network.onnx"
+    with torch.no_grad():
+        names = list(made(torch.zeros(2, 1, channels, 35, 29)))
     with quiet():
         torch.onnx.export(made, (torch.zeros(2, 1, channels, 35, 29),), path, dynamo=True, opset_version=OPSET,
-                          external_data=False, input_names=["frames"], output_names=["logits"],
+                          external_data=False, input_names=["frames"], output_names=names,
                           dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     path.unlink()  # up to 240 MB
     for batch in (1, 2, 5):
         frames = torch.randn(batch, 1, channels, 35, 29)
         with torch.no_grad():
-            expected = made(frames)["logits"].numpy()
-        found, = session.run(None, {"frames": frames.numpy()})
-        assert found.shape == (batch, 2, 35, 29)
-        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+            expected = made(frames)
+        found = dict(zip(names, session.run(names, {"frames": frames.numpy()})))
+        for name in names:
+            assert found[name].shape == expected[name].shape
+            assert np.abs(found[name] - expected[name].numpy()).max() <= 1e-4 * expected[name].abs().max()
 
 
 # --- what cannot be --------------------------------------------------------------------------------------------------
 
-NAMES = "known: unet, deeplabv3_resnet50, deeplabv3_resnet101, smp/<Architecture>/<encoder>"
+NAMES = "known: unet, deeplabv3_resnet50, deeplabv3_resnet101, mobilenet_v2_boxes, smp/<Architecture>/<encoder>"
 
 
 @pytest.mark.parametrize("network, text", [

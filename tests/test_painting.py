@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
+from lib.imaging.boxes import draw_boxes, legible, place_labels
 from lib.imaging.captions import DARK, LINE_PX, MARK, PANEL_PX, TICK_PX, draw_marks, extent, printable, row_of, write
 from lib.imaging.geometry import Geometry
 from lib.imaging.painting import (PALETTE, TRUTH, Upright, class_colours, filled, overlay, panel_scale, parse_colour,
                                   upright)
+from lib.reporting.style import COLOURS
 
 RED, GREEN = (200, 0, 0), (0, 100, 0)
 GREY = np.full((20, 30), 100, np.uint8)
@@ -58,7 +60,43 @@ def test_colours_are_read_from_text_or_numbers():
 
 def test_classes_without_a_colour_take_their_turn_of_the_palette():
     assert class_colours(["a", "b", "c"], {"b": RED}) == {"a": PALETTE[0], "b": RED, "c": PALETTE[2]}
-    assert list(class_colours([str(n) for n in range(9)]).values())[7:] == list(PALETTE[:2])
+    many = [str(n) for n in range(len(PALETTE) + 2)]
+    assert list(class_colours(many).values()) == [*PALETTE, *PALETTE[:2]]
+
+
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB: no colour blindness, protan, deutan, tritan
+EYES = [np.eye(3),
+        np.array([[.152286, 1.052583, -.204868], [.114503, .786281, .099216], [-.003882, -.048116, 1.051998]]),
+        np.array([[.367322, .860646, -.227968], [.280085, .672501, .047413], [-.011820, .042940, .968881]]),
+        np.array([[1.255528, -.076749, -.178779], [-.078411, .930809, .147602], [.004733, .691367, .303900]])]
+
+
+def lab_colour(colour, eye) -> np.ndarray:
+    """CIELAB (D65) of sRGB 0..255 as `eye` sees it."""
+    share = np.array(colour) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(eye @ linear, 0, 1)
+    x, y, z = np.array([[.4124564, .3575761, .1804375], [.2126729, .7151522, .0721750],
+                        [.0193339, .1191920, .9503041]]) @ seen / (.95047, 1, 1.08883)
+    x, y, z = (np.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in (x, y, z))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def hex_colour(text: str) -> tuple[int, ...]:
+    return tuple(int(text[i:i + 2], 16) for i in (1, 3, 5))
+
+
+@pytest.mark.parametrize("palette", [PALETTE, [hex_colour(text) for text in COLOURS]])
+def test_twelve_colours_differ_for_every_eye(palette):
+    assert len(set(palette)) == len(palette) >= 12
+    for eye in EYES:
+        seen = [lab_colour(colour, eye) for colour in palette]
+        apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+        assert min(apart) > 7  # where about 2 can just be told apart
+
+
+def test_colours_of_pictures_show_on_dark_frames():
+    assert min(lab_colour(colour, np.eye(3))[0] for colour in PALETTE) > 40
 
 
 @pytest.mark.parametrize("scale", [1, 3])
@@ -198,6 +236,138 @@ def test_a_scale_alone_places_points_too():
     bare = np.zeros((100, 200, 3), np.uint8)
     box = box_of(inked(draw_marks(bare, [Mark([(24.5, 9.5), (24.5, 69.5)])], 2)))
     assert np.abs(np.array(box) - [50 - TICK_PX, 49 + TICK_PX, 20, 139]).max() <= 1
+
+
+# --- boxes -------------------------------------------------------------------------------------------------------
+
+
+def boxed(*boxes, labels=None, colours=None, **options) -> np.ndarray:
+    """A black picture of 20 x 20 pixels with boxes, red if nothing is said."""
+    labels, colours = labels or [""] * len(boxes), colours or [RED] * len(boxes)
+    return draw_boxes(np.zeros((20, 20, 3), np.uint8), boxes, labels, colours, **options)
+
+
+def test_lines_are_centred_on_the_edges_of_a_box():
+    expected = rectangle((20, 20), (3, 13), (5, 17)) & ~rectangle((20, 20), (5, 11), (7, 15))
+    assert ((boxed((6, 4, 16, 12)) == RED).all(axis=2) == expected).all()
+    assert (boxed((6, 4, 16, 12))[~expected] == 0).all()
+
+
+def test_parts_of_a_pixel_are_painted_in_part():
+    picture = boxed((6.25, 4, 16, 12), thickness=1)[8, :, 0]  # lines from 5.75 to 6.75, and from 15.5 to 16.5
+    assert picture.nonzero()[0].tolist() == [5, 6, 15, 16] and picture[[5, 6, 15, 16]].tolist() == [50, 150, 100, 100]
+    grey = draw_boxes(np.full((20, 20, 3), 100, np.uint8), [(6.5, 4, 16, 12)], [""], [RED])
+    assert grey[8, 4:9].tolist() == [[100] * 3, [150, 50, 50], [200, 0, 0], [150, 50, 50], [100] * 3]
+
+
+def test_dashes_begin_at_every_corner_and_their_gaps_are_dark():
+    picture = draw_boxes(np.full((40, 60, 3), 250, np.uint8), [(10, 10, 50, 30)], [""], [RED], dashed=True)
+    gap = [round(250 + 0.65 * (dark - 250)) for dark in DARK]
+    along = picture[10, 10:50]
+    red, dark = ((along == colour).all(axis=1) for colour in (RED, gap))
+    assert (red | dark).all() and 16 <= np.count_nonzero(red) <= 24
+    assert red[[0, 1, -1, -2]].all() and np.count_nonzero(np.diff(red.astype(int)) == -1) == 4  # 4 periods in 40 pixels
+    for mirrored in (picture[:, ::-1], picture[::-1]):
+        assert (mirrored[9:31, 9:51] == picture[9:31, 9:51]).all()
+    assert (picture[14:26, 14:46] == 250).all() and (picture[:9] == 250).all()
+
+
+def test_a_dashed_box_shows_on_a_solid_one_of_its_colour():
+    box = (4, 4, 16, 16)
+    alone, both = boxed(box), boxed(box, box, dashed=[True, False])  # whichever comes first
+    assert (alone != both).any(axis=2).any() and (both == RED).all(axis=2).any()
+    assert (both == boxed(box, box, dashed=[False, True])).all()
+
+
+def test_boxes_beyond_the_picture_are_clipped_and_stay_visible():
+    picture = (boxed((-30, 5, 10, 99)) == RED).all(axis=2)
+    expected = rectangle((20, 20), (4, 20), (0, 11)) & ~rectangle((20, 20), (6, 18), (2, 9))
+    assert (picture == expected).all()
+    frame = (boxed((-5, -5, 25, 25)) == RED).all(axis=2)
+    assert frame[[0, 1, 18, 19]].all() and frame[:, [0, 1, 18, 19]].all() and not frame[2:18, 2:18].any()
+
+
+@pytest.mark.parametrize("box", [(np.nan, 1, 5, 5), (1, 1, np.inf, 5), (20, 1, 30, 5), (-9, 1, 0, 5), (9, 1, 5, 5),
+                                 (1, 9, 5, 5), (1, -5, 5, 0), (1, 20, 5, 22)])
+def test_what_is_no_box_in_the_picture_is_not_drawn(box):
+    assert not boxed(box, labels=["name"]).any()
+    assert (boxed(box, (4, 4, 9, 9), labels=["name", ""]) == boxed((4, 4, 9, 9))).all()
+
+
+def test_boxes_without_extent_are_a_line_or_a_dot():
+    assert np.count_nonzero(boxed((5, 5, 5, 15)).any(axis=2)) == 2 * 12
+    assert np.count_nonzero(boxed((5, 5, 5, 5), dashed=True).any(axis=2)) == 4
+
+
+def test_no_boxes_and_boxes_without_a_label():
+    bare = np.full((20, 20, 3), 7, np.uint8)
+    copy = draw_boxes(bare, [], [], [])
+    assert (copy == bare).all() and copy is not bare
+    assert (draw_boxes(bare, np.empty((0, 4)), [], []) == bare).all()
+    given = draw_boxes(bare, [(2, 2, 9, 9)], [""], [RED])
+    assert (bare == 7).all() and (given != 7).any()
+    with pytest.raises(ValueError, match="1 boxes, 2 labels and 1 colours"):
+        draw_boxes(bare, [(2, 2, 9, 9)], ["a", "b"], [RED])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (20, 20), (15, 400)])
+def test_labels_on_pictures_too_small_for_them(shape):
+    assert draw_boxes(np.zeros((*shape, 3), np.uint8), [(0, 0, 1, 1)], ["nasal bone 0.97"], [RED]).shape == (*shape, 3)
+
+
+def placed(boxes, names, shape=(300, 400), picture=None) -> list[tuple[slice, slice]]:
+    """Rows and columns of the labels."""
+    picture = np.full((*shape, 3), 60, np.uint8) if picture is None else picture
+    sizes = [np.array(extent(name)) for name in names]
+    corners = place_labels(picture, np.array(boxes, float), sizes, 4)
+    return [(slice(y, y + height), slice(x, x + width)) for (x, y), (width, height) in zip(corners, sizes)]
+
+
+def shared(places, shape=(300, 400)) -> int:
+    """Pixels that belong to more than one of the places."""
+    count = np.zeros(shape, int)
+    for place in places:
+        count[place] += 1
+    return np.count_nonzero(count > 1)
+
+
+def test_labels_of_separate_boxes_lie_beside_them_and_on_nothing():
+    boxes = [(20, 30, 120, 80), (200, 30, 330, 60), (20, 150, 50, 250), (140, 150, 160, 160), (250, 200, 380, 290)]
+    places = placed(boxes, ["thalami 0.91", "nasal skin 0.85", "palate 0.40", "IT 0.99", "cisterna magna 0.77"])
+    taken = [(slice(y, bottom), slice(x, right)) for x, y, right, bottom in boxes]
+    assert shared(places + taken) == 0
+    for (rows, columns), (x, y, right, bottom) in zip(places, boxes):
+        assert max(x - columns.stop, columns.start - right, y - rows.stop, rows.start - bottom) <= 5
+        assert rows.start >= 0 and columns.start >= 0 and rows.stop <= 300 and columns.stop <= 400
+
+
+def test_labels_of_crowded_boxes_make_room_for_each_other():
+    boxes = [(180, 100, 230, 112), (190, 108, 215, 120), (200, 90, 240, 102), (185, 118, 225, 130), (170, 95, 195, 125)]
+    assert shared(placed(boxes, [f"structure {n} 0.9" for n in range(5)])) == 0
+    corner = [(0, 0, 12, 9), (8, 2, 22, 12), (3, 7, 18, 20), (0, 12, 9, 24)]  # where half of the places are outside
+    places = placed(corner, [f"structure {n} 0.9" for n in range(4)])
+    assert shared(places) == 0 and all(rows.start >= 0 and columns.start >= 0 for rows, columns in places)
+
+
+def test_labels_prefer_dark_ground():
+    picture = np.full((300, 400, 3), 10, np.uint8)
+    picture[:, :200] = 240
+    (_, columns), = placed([(190, 140, 210, 160)], ["name"], picture=picture)
+    assert columns.start >= 200
+
+
+def test_letters_are_light_enough_for_dark_ground():
+    for colour in (*PALETTE, (0, 0, 0), (0, 0, 255)):
+        letters = legible(colour)
+        assert np.dot((0.299, 0.587, 0.114), letters) > 123 and all(a >= b for a, b in zip(letters, colour))
+    assert legible((255, 255, 255)) == (255, 255, 255) and legible(PALETTE[4]) == PALETTE[4]
+
+
+def test_a_label_is_written_in_the_colour_of_its_box():
+    bare = np.full((100, 200, 3), 60, np.uint8)
+    with_label, without = (draw_boxes(bare, [(90, 40, 110, 60)], [text], [PALETTE[4]]) for text in ("name", ""))
+    written = (with_label != without).any(axis=2)
+    assert written.any() and (with_label[written] == PALETTE[4]).all(axis=1).any()
 
 
 # --- panels ------------------------------------------------------------------------------------------------------

@@ -4,16 +4,21 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
 import nibabel as nib
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
 from lib.phantoms import PHANTOMS, phantom_maker
-from lib.phantoms.nuchal import make_image, make_nuchal_images
+from lib.phantoms.anatomy import SHAPES as HEAD_SHAPES
+from lib.phantoms.anatomy import STRUCTURES, Head, box, deal_structures, make_anatomy_images, make_heads, visible_masks
+from lib.phantoms.anatomy import make_image as make_head_image
+from lib.phantoms.nuchal import Pose, make_image, make_nuchal_images
 from lib.phantoms.spine import KINDS, deal_kinds, make_spine_frames
 from lib.phantoms.stroke import make_patient, make_stroke_patients, smooth_field, write_nifti
 from lib.phantoms.ultrasound import Probe, Tissue, View, ellipse, scan, speckle
@@ -284,17 +289,17 @@ def test_kinds_are_dealt_by_share():
     assert deal_kinds(np.random.default_rng(0), [3], 1, 0) == [["both"] * 3]
 
 
-@pytest.mark.parametrize("make", [make_nuchal_images, make_spine_frames])
+@pytest.mark.parametrize("make", [make_nuchal_images, make_spine_frames, make_anatomy_images])
 def test_same_seed_same_images(tmp_path, make):
     first, again, other = (make(tmp_path / name, 2, seed=seed, size="small")
                            for name, seed in (("a", 5), ("b", 5), ("c", 6)))
-    files = [{f.relative_to(root): f.read_bytes() for f in root.rglob("*.png")}
+    files = [{f.relative_to(root): f.read_bytes() for f in root.rglob("*.*") if f.is_file()}
              for root in (tmp_path / "a", tmp_path / "b", tmp_path / "c")]
     assert files[0] == files[1] and files[0] != files[2]
     assert [f.name for f in first] == [f.name for f in again]
 
 
-@pytest.mark.parametrize("make", [make_nuchal_images, make_spine_frames])
+@pytest.mark.parametrize("make", [make_nuchal_images, make_spine_frames, make_anatomy_images])
 def test_other_images_are_left_alone(tmp_path, make):
     made = make(tmp_path, 2, size="small")
     assert make(tmp_path, 2, size="small") == made  # its own: made again
@@ -308,6 +313,153 @@ def test_other_images_are_left_alone(tmp_path, make):
             make(tmp_path / "never", **bad)
     assert not (tmp_path / "never").exists()
 
+
+# --- nine structures with boxes --------------------------------------------------------------------------------------
+
+Box = tuple[int, int, int, int]  # h_min, w_min, h_max, w_max
+BRIGHT = ("palate", "nasal bone", "nasal tip", "nasal skin")
+
+
+@pytest.fixture(scope="module")
+def anatomy(tmp_path_factory) -> tuple[list[Path], dict[str, dict[str, Box]]]:
+    """Forty small images, and the workbook's boxes of each as {structure: box}."""
+    folder = tmp_path_factory.mktemp("anatomy") / "input_data"
+    images = make_anatomy_images(folder, 40, seed=3, size="small")
+    assert sorted(f.name for f in folder.iterdir()) == ["Dataset for Fetus Framework", "ObjectDetection.xlsx"]
+    book = openpyxl.load_workbook(folder / "ObjectDetection.xlsx")
+    assert book.sheetnames == ["ObjectDetection"]
+    head, *rows = book.active.iter_rows(values_only=True)
+    assert head == ("fname", "structure", "h_min", "w_min", "h_max", "w_max")
+    assert all(type(edge) is int for row in rows for edge in row[2:])
+    found: dict[str, dict[str, Box]] = {image.name: {} for image in images}
+    for name, structure, *edges in rows:
+        assert structure in STRUCTURES and structure not in found[name]
+        found[name][structure] = tuple(edges)
+    return images, found
+
+
+def test_heads_are_split_and_grey(anatomy):
+    images, _ = anatomy
+    assert [f.parent.name for f in images] == ["TrainVal"] * 34 + ["Test"] * 6
+    assert len({f.name for f in images}) == 40
+    assert {f.parents[1].name for f in images} == {"Dataset for Fetus Framework"}
+    for i, path in enumerate(images):
+        with Image.open(path) as image:
+            pixels = np.array(image)
+            assert image.mode == "L" and image.format == "PNG" and image.info["Comment"] == "FoldScan phantom"
+        assert pixels.shape == HEAD_SHAPES["small"][i % 2] and pixels.std() > 20
+
+
+def test_boxes_are_those_of_the_drawn_masks(anatomy):
+    images, boxes = anatomy
+    for path, (picture, masks) in zip(images, make_heads(40, 3, "small")):
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(np.array(image), picture)
+        assert set(boxes[path.name]) == set(masks)
+        for name, mask in masks.items():
+            (h_min, w_min, h_max, w_max), inside = boxes[path.name][name], np.argwhere(mask)
+            assert (*inside.min(axis=0), *(inside.max(axis=0) + 1)) == (h_min, w_min, h_max, w_max)
+            assert 0 <= h_min < h_max <= mask.shape[0] and 0 <= w_min < w_max <= mask.shape[1]
+            assert (picture[mask] > 0).any()  # not in the black beside the sector
+
+
+def test_box_is_half_open():
+    mask = np.zeros((6, 9), bool)
+    mask[2, 3], mask[4, 8] = True, True
+    assert box(mask) == (2, 3, 5, 9)
+
+
+def test_each_structure_is_in_most_heads_and_not_in_some(anatomy):
+    _, boxes = anatomy
+    for name in STRUCTURES:
+        assert 30 <= sum(name in found for found in boxes.values()) <= 36  # four are not drawn, few are cut off
+    assert min(map(len, boxes.values())) >= 1 and max(map(len, boxes.values())) == 9
+
+
+def test_structures_are_dealt_by_share_and_no_head_has_none():
+    dealt = deal_structures(np.random.default_rng(0), 50, 0.2)
+    assert all(sum(name in has for has in dealt) == 40 for name in STRUCTURES)
+    assert len(set(map(tuple, dealt))) > 20  # each on its own
+    assert deal_structures(np.random.default_rng(0), 3, 1.0) == [["thalami"]] * 3
+    assert deal_structures(np.random.default_rng(0), 2, 0.0) == [list(STRUCTURES)] * 2
+
+
+def test_structures_lie_as_in_a_fetus_that_looks_up(anatomy):
+    """Nose in front, neck behind, palate and neck on the same side of the thalami; faces look both ways."""
+    sides = []
+    for found in anatomy[1].values():
+        middle = {name: ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for name, b in found.items()}
+        order = [middle[n][0] for n in ("nasal skin", "nasal bone", "palate", "midbrain", "CM", "NT") if n in middle]
+        assert order == sorted(order)
+        if {"thalami", "palate", "NT"} <= set(middle):
+            palate, neck = (np.sign(middle[name][1] - middle["thalami"][1]) for name in ("palate", "NT"))
+            assert palate == neck
+            sides.append(palate)
+    assert min(sides.count(-1), sides.count(1)) >= 5
+
+
+def test_boxes_of_the_demo_are_not_too_small_and_structures_can_be_seen():
+    """Dark or bright against a rim of 3 px; sides at least about 5 by 8 px."""
+    ratios: dict[str, list[float]] = {name: [] for name in STRUCTURES}
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    for seed in range(8):
+        image, masks = make_head_image(np.random.default_rng(seed), HEAD_SHAPES["demo"][seed % 2])
+        assert image.shape == HEAD_SHAPES["demo"][seed % 2] and image.dtype == np.uint8
+        for name, mask in masks.items():
+            h_min, w_min, h_max, w_max = box(mask)
+            assert h_max - h_min >= 5 and w_max - w_min >= 8
+            rim = (cv2.dilate(mask.astype(np.uint8), disk) > 0) & ~mask
+            ratios[name].append(image[mask].mean() / image[rim].mean())
+    for name, found in ratios.items():
+        assert len(found) >= 7
+        assert np.median(found) > 1.25 if name in BRIGHT else np.median(found) < 0.9
+
+
+def test_absence_of_a_structure_changes_nothing_else():
+    whole, masks = make_head_image(np.random.default_rng(4), HEAD_SHAPES["demo"][0])
+    for name in STRUCTURES:
+        rest = [other for other in STRUCTURES if other != name]
+        without, others = make_head_image(np.random.default_rng(4), HEAD_SHAPES["demo"][0], rest)
+        assert list(others) == rest and all((others[n] == masks[n]).all() for n in rest)
+        brighter = float(whole[masks[name]].mean()) - float(without[masks[name]].mean())
+        assert brighter > 15 if name in BRIGHT else brighter < -15
+        if name not in ("palate", "nasal bone"):  # those cast a shadow; the cistern takes some of the skull's
+            far = cv2.dilate(masks[name].astype(np.uint8), np.ones((41, 41))) == 0
+            assert (whole[far] == without[far]).mean() > 0.97
+
+
+def test_a_structure_needs_half_of_itself_in_the_picture():
+    """The picture's right edge 0.6 mm to the right of its middle, and to the left."""
+    head, pose = Head(np.random.default_rng(0), STRUCTURES), Pose(0.0, (1, 1), 0.0, 0.0)
+    probe = Probe(0, -60, 30, 1.2, 200)
+
+    def names(x: float, columns: int) -> set[str]:
+        return set(visible_masks(head, pose, View((300, columns), 0.2, x, -30), probe))
+
+    x, _ = head.blobs["IT"].centre
+    assert names(0, 400) == set(STRUCTURES)
+    assert "IT" in names(x + 0.6 - 20, 200) and "IT" not in names(x - 0.6 - 20, 200)
+
+
+def test_a_workbook_of_boxes_keeps_no_time(tmp_path):
+    make_anatomy_images(tmp_path, 1, size="small")
+    with zipfile.ZipFile(tmp_path / "ObjectDetection.xlsx") as book:
+        assert {entry.date_time for entry in book.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert b"modified" not in book.read("docProps/core.xml")
+
+
+def test_a_workbook_of_boxes_that_is_not_ours_is_left_alone(tmp_path):
+    path = tmp_path / "ObjectDetection.xlsx"
+    book = openpyxl.Workbook()
+    book.save(path)
+    for content in (path.read_bytes(), b"fname,structure"):
+        path.write_bytes(content)
+        with pytest.raises(FileExistsError, match="ObjectDetection.xlsx is not .* another folder"):
+            make_anatomy_images(tmp_path, 2, size="small")
+        assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+# --- physics and the registry ----------------------------------------------------------------------------------------
 
 def test_speckle_is_rayleigh_and_keeps_its_power():
     """A Rayleigh magnitude of mean square a^2 has mean a sqrt(pi) / 2; far from a mirror nothing else is added."""
@@ -345,6 +497,7 @@ def test_registry():
     assert phantom_maker("flair_visibility") is make_stroke_patients
     assert phantom_maker("nuchal_translucency") is make_nuchal_images
     assert phantom_maker("lumbar_spine") is make_spine_frames
+    assert phantom_maker("fetal_anatomy") is make_anatomy_images
     with pytest.raises(ValueError, match=".*".join(sorted(PHANTOMS))):
         phantom_maker("nonesuch")
 

@@ -169,7 +169,7 @@ def test_patients_whom_no_fold_tests(drawn, tmp_path):
     folds = ["", "0", "", "1", "10", "2"]
     dataset.draw_folds(prepared(tmp_path, [], [], folds), tmp_path / "folds.png")
     axis, = drawn["folds.png"].axes
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "1", "2", "10", "not tested"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "1", "2", "10", "no fold"]
     assert [bar.get_height() for bar in axis.patches] == [1, 1, 1, 1, 2]
 
 

@@ -197,6 +197,8 @@ def test_a_shipped_study_survives_the_way_through_a_file(path):
 def test_a_shipped_study_builds_reader_task_network_and_schedule(path):
     import torch
 
+    from lib.data.store import CaseRecord
+    from lib.imaging.geometry import Fit, Geometry
     from lib.networks import make_network
     from lib.optimisation import make_optimizer, make_schedule
     from lib.readers import make_reader
@@ -210,8 +212,11 @@ def test_a_shipped_study_builds_reader_task_network_and_schedule(path):
     make_schedule(make_optimizer(network, study.training), study.training, 3, True)
     shape = (1, study.window.frames, len(reader.channel_names), *study.data.size)
     with torch.inference_mode():
-        logits = network(torch.zeros(shape))["logits"]
-    assert tuple(logits.shape) == (1, task.outputs, *study.data.size)
+        outputs = network(torch.zeros(shape))
+    geometry = Geometry((1, *study.data.size), None, True)
+    case = CaseRecord(0, "a", "a", geometry, Fit.of(study.data.size, study.data.size), slice(0, 1), "")
+    task.decode({name: value.numpy() for name, value in outputs.items()}, case)
+    assert all(value.shape[:2] == (1, task.outputs) for value in outputs.values())
 
 
 @pytest.mark.parametrize("section, change, message", [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,8 @@ class Header:
     """A case before its pixels are read.
 
     files: role -> path relative to the input folder. geometry: its native pixels. subset: train, validation or test
-    where the raw data says so, else empty.
+    or external (tested by all folds together) where the raw data says so, else empty. labels: what a table says of the
+    case, JSON-able; it is part of the fingerprint.
     """
     case: str
     patient: str
@@ -41,13 +43,15 @@ class Header:
     geometry: Geometry
     channels: int
     subset: str = ""
+    labels: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Case:
     """frames: float32 or uint8 (channels, frames, rows, columns), native intensities.
 
-    truth: class -> bool (frames, rows, columns), or empty. foreground: bool (frames, rows, columns) where
+    truth: empty, or class -> bool (frames, rows, columns) of a mask, or float32 (frames, 4) of a box: x_min, y_min, x_max,
+    y_max in native pixels, half-open, NaN where there is none. foreground: bool (frames, rows, columns) where
     intensities are normalised, or None for everywhere.
     """
     header: Header

@@ -12,6 +12,9 @@ from lib.data.case import Header
 from lib.study import Folds, InputError
 
 
+EXTERNAL = "external"  # the subset of extra test folders
+
+
 def deal_folds(patients: Sequence[str], strata: Sequence[Sequence[str]], folds: Folds) -> dict[str, int]:
     """patient -> the fold that tests it, stratified and seeded.
 
@@ -102,6 +105,20 @@ def split_rows(test_fold: dict[str, int], validation: list[set[str]]) -> list[di
     return rows
 
 
+def external_patients(headers: Sequence[Header], patients: Sequence[str]) -> set[str]:
+    """Patients of extra test folders: never trained on, and tested by all folds together.
+
+    Raises InputError for one who (or whose very image) is among the others too.
+    """
+    external = {patient: header.case for header, patient in zip(headers, patients) if header.subset == EXTERNAL}
+    for header, patient in zip(headers, patients):
+        if patient in external and header.subset != EXTERNAL:
+            raise InputError(f"patient {patient} is in a test folder ({external[patient]}) and outside of it "
+                             f"({header.case}). A model would be judged on a patient it knows: move one of them, or leave "
+                             "the folder out of data.reader.test_folders")
+    return set(external)
+
+
 def predefined_subsets(headers: Sequence[Header], patients: Sequence[str]) -> dict[str, str]:
     """patient -> train, validation or test, where the raw data says so; else {}.
 
@@ -109,7 +126,7 @@ def predefined_subsets(headers: Sequence[Header], patients: Sequence[str]) -> di
     """
     subsets: dict[str, tuple[str, str]] = {}  # patient -> subset, and the case that says so
     for header, patient in zip(headers, patients):
-        if header.subset:
+        if header.subset and header.subset != EXTERNAL:
             subset, case = subsets.setdefault(patient, (header.subset, header.case))
             if subset != header.subset:
                 raise InputError(f"patient {patient} is in two subsets: {case} in {subset}, {header.case} in "

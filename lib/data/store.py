@@ -112,7 +112,8 @@ class Prepared:
         return self.samples.take(np.concatenate(rows) if rows else np.empty(0, np.int64))
 
     def truth(self, case: CaseRecord) -> np.ndarray:
-        """Native truth of a case, as the task made it; of a segmentation bool (classes, frames, rows, columns)."""
+        """Native truth of a case, as the task made it: of a segmentation bool (classes, frames, rows, columns), of others
+        float32."""
         path = truth_path(self.folder, case.index)
         try:
             packed = np.load(path)

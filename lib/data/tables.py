@@ -6,19 +6,19 @@ import json
 from pathlib import Path
 
 from lib.data.case import CaseProblem, Header
-from lib.data.folds import deal_folds, draw_validation, predefined_subsets, split_rows, subset_rows
+from lib.data.folds import (EXTERNAL, deal_folds, draw_validation, external_patients, predefined_subsets, split_rows,
+                            subset_rows)
 from lib.data.store import geometry_text
 from lib.study import Folds, InputError, Study
 from lib.workspace import write_table
 
-TWIN = "holds the very images of"
 
-def write_tables(folder: Path, study: Study, task, headers: list[Header], facts: list[dict],
+def write_tables(folder: Path, study: Study, task, headers: list[Header], facts: list[dict], truths: list[list[dict]],
                  rejected: list[CaseProblem]) -> list[str]:
-    """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv) of the cases that were written; returns what
-    the user should know. Raises InputError for a patient in two predefined subsets."""
-    patients, notes = group_duplicates(headers, facts)
-    notes += task.notes(headers, facts)
+    """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv, and training_set.csv of truths that are rows) of the
+    cases that were written; returns what the user should know. Raises InputError for a patient in two subsets."""
+    patients, twins = group_duplicates(headers, facts)
+    notes = [*twins, *task.notes(headers, facts)]
     write_samples(folder, headers, patients)
     write_table(folder / "cases.csv", ["case", "patient", "samples", "files", "geometry", *facts[0]],
                 [{"case": h.case, "patient": p, "samples": h.geometry.shape[0], "files": json.dumps(h.files),
@@ -27,17 +27,35 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
     try:
         test_fold, rows, more = deal(headers, patients, strata, study.data.folds)
     except InputError as error:  # a twin may be why a patient is in two subsets
-        raise InputError(". ".join([str(error), *(note for note in notes if TWIN in note)])) from None
+        raise InputError(". ".join([str(error), *twins])) from None
     write_table(folder / "folds.csv", ["patient", "fold", "stratum"],
                 [{"patient": p, "fold": test_fold.get(p), "stratum": strata[p][0]} for p in strata])
     write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
+    listed = [{**row, "patient": patient, "subset": header.subset} for header, patient, rows_of in
+              zip(headers, patients, truths) for row in rows_of]
+    if listed:
+        write_table(folder / "training_set.csv", list(listed[0]), listed)
     if rejected:
         write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
     return [*notes, *more]
 
 
 def deal(headers: list[Header], patients: list[str], strata: dict, folds: Folds) -> tuple[dict, list[dict], list[str]]:
-    """(patient -> fold that tests it, rows of splits.csv, notes): the raw data's own subsets, or K folds."""
+    """(patient -> fold that tests it, rows of splits.csv, notes): the raw data's own subsets, or K folds; and in every
+    fold the patients of extra test folders."""
+    external = external_patients(headers, patients)
+    test_fold, rows, notes = deal_others(headers, patients, {p: s for p, s in strata.items() if p not in external}, folds)
+    if external:
+        rows += [{"fold": fold, "patient": patient, "subset": EXTERNAL} for fold in sorted({row["fold"] for row in rows})
+                 for patient in strata if patient in external]
+        notes = [*notes, f"{len(external)} patients of test folders train nowhere; script 4 tests them with all folds "
+                         "together"]
+    return test_fold, rows, notes
+
+
+def deal_others(headers: list[Header], patients: list[str], strata: dict,
+                folds: Folds) -> tuple[dict, list[dict], list[str]]:
+    """`deal` of the patients with strata, none of whom is external."""
     subsets = predefined_subsets(headers, patients)
     if subsets:
         rows, notes = subset_rows(subsets, strata, folds)
@@ -86,5 +104,5 @@ def group_duplicates(headers: list[Header], facts: list[dict]) -> tuple[list[str
         mine, other = group[header.patient], group[twin.patient]
         if mine != other:
             group = {patient: other if leader == mine else leader for patient, leader in group.items()}
-            notes.append(f"{header.case} {TWIN} {twin.case}: treated as one patient")
+            notes.append(f"{header.case} holds the very images of {twin.case}: treated as one patient")
     return [group[header.patient] for header in headers], notes

@@ -27,7 +27,7 @@ def agreement(rows: Sequence[dict]) -> list[dict]:
     The limits take cases as independent; where patients have several, they are somewhat too narrow (Bland & Altman,
     Stat. Methods Med. Res. 8:135-160, 1999, section 5).
     """
-    pairs = _pairs(rows)
+    pairs = pair_values(rows)
     derived = []
     for (name, metric), cases in pairs.items():
         predicted, true = np.array([pair for _, *pair in cases], dtype=np.float64).T
@@ -54,7 +54,7 @@ def limits_of_agreement(errors: Sequence[float]) -> tuple[float, float]:
     return float(errors.mean() - spread), float(errors.mean() + spread)
 
 
-def _pairs(rows: Sequence[dict]) -> dict[tuple[str, str], list[tuple[dict, float, float]]]:
+def pair_values(rows: Sequence[dict]) -> dict[tuple[str, str], list[tuple[dict, float, float]]]:
     """(class, metric) -> (row, predicted, true) of each case that has the metric's M_true; NaN without an M."""
     values: dict[tuple[str, str], dict[tuple, dict]] = {}
     for row in rows:

@@ -52,6 +52,15 @@ def shortened(text: str, width: int, letters: float = LETTERS) -> str:
     return text + ".."
 
 
+def fitted(text: str, shape: Sequence[int]) -> tuple[str, float]:
+    """A text and its font scale for a picture of `shape` (height, width, ...): larger on large ones; what is too long
+    for the width becomes smaller, and is cut at last."""
+    width, letters = shape[1] - 2 * GAP_PX, LETTERS * max(1.0, max(shape[:2]) / 900)
+    while extent(text, letters)[0] > width and letters > 0.3:
+        letters -= 0.02
+    return shortened(text, width, letters), letters
+
+
 # --- measurements ------------------------------------------------------------------------------------------------
 
 
@@ -92,10 +101,7 @@ def _lines(picture: np.ndarray, points: np.ndarray, closed: bool, colour: Colour
 def _words(picture: np.ndarray, text: str, points: np.ndarray, colour: Colour, painted: np.ndarray) -> None:
     """Beside the mark, or inside it, where the least of what is painted is hidden; `painted` learns of the text."""
     height, width = picture.shape[:2]
-    letters = LETTERS * max(1.0, max(height, width) / 900)
-    while extent(text, letters)[0] > width - 2 * GAP_PX and letters > 0.3:
-        letters -= 0.02
-    text = shortened(text, width - 2 * GAP_PX, letters)
+    text, letters = fitted(text, picture.shape)
     size = np.array(extent(text, letters))
     low, high = points.min(axis=0), points.max(axis=0)
     middle = (low + high) / 2

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Sequence
 
 import cv2
 import numpy as np
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """(rows, columns) of a resized frame or grid: rounded, at least 1 each."""
+    rows, columns = size
+    return max(1, round(rows * scale)), max(1, round(columns * scale))
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,19 @@ class Fit:
     def restore_labels(self, labels: np.ndarray) -> np.ndarray:
         """(..., *grid) uint8 -> (..., *native) uint8; nearest neighbour."""
         return self._take(labels.astype(np.uint8, copy=False), cv2.INTER_NEAREST_EXACT)
+
+    def fit_points(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) x and y in native pixels, 0 at the first pixel's edge -> x and y in pixels of the grid."""
+        return points * self._zoom + self.corner[::-1]
+
+    def restore_points(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) x and y in pixels of the grid -> x and y in native pixels."""
+        return (points - self.corner[::-1]) / self._zoom
+
+    @property
+    def _zoom(self) -> np.ndarray:
+        """Grid pixels per native pixel, along x and along y."""
+        return np.array(self.scaled[::-1]) / np.array(self.native[::-1])
 
     def _place(self, frames: np.ndarray, interpolation: int, outside: float) -> np.ndarray:
         flat = frames.reshape(-1, *self.native)

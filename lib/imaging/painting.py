@@ -9,12 +9,15 @@ from typing import Sequence
 import cv2
 import numpy as np
 
-from lib.imaging.geometry import Geometry
+from lib.imaging.geometry import Geometry, scaled_size
 
 Colour = tuple[int, int, int]
 
-# Okabe & Ito 2008, without black; given to the classes in order
-PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178))
+# Given to the classes in order: Okabe & Ito 2008, without black; then, of Paul Tol's light and muted schemes (Colour
+# schemes, SRON/EPS/TN/09-002, 2021), what is bright enough for dark frames and keeps farthest from all before it
+# (CIEDE2000, under each kind of colour blindness as Machado et al. 2009 simulate it)
+PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178),
+           (153, 221, 255), (255, 170, 187), (170, 68, 153), (17, 119, 51), (68, 187, 153))
 TRUTH = ((255, 255, 255), (0, 0, 0))  # dots in turn, so that they show on bright and on dark
 DOT_STEP = 3  # pixels of the contour from dot to dot
 HEAT_FLOOR = 0.05  # probabilities below it are not painted
@@ -37,9 +40,9 @@ def class_colours(names: Sequence[str], colours: dict[str, Colour] | None = None
     return {name: (colours or {}).get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)}
 
 
-def panel_scale(geometry, about_px: int, most_px: int) -> float:
+def panel_scale(geometry: Geometry, about_px: int, most_px: int) -> float:
     """How much to enlarge (whole times) or to shrink a frame, so that its upright picture measures `about_px` on its
-    longer side, and never more than `most_px`. geometry: a lib.imaging.geometry.Geometry."""
+    longer side, and never more than `most_px`."""
     spacing = geometry.spacing[1:]
     longer = max(n * s for n, s in zip(geometry.shape[1:], spacing)) / min(spacing)
     return most_px / longer if longer > most_px else max(1, min(round(about_px / longer), int(most_px // longer)))
@@ -105,11 +108,6 @@ def canvas(image: np.ndarray, scale: float) -> np.ndarray:
     return cv2.cvtColor(cv2.resize(image, (width, height), interpolation=how), cv2.COLOR_GRAY2RGB)
 
 
-def scaled_size(shape: Sequence[int], scale: float) -> tuple[int, int]:
-    """(height, width) in whole pixels."""
-    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-
-
 def enlarge(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """bool (h, w) -> uint8 0/1 of `size` (width, height); shrunk, a pixel counts if at least half of it is covered."""
     if size[0] >= mask.shape[1]:
@@ -123,11 +121,8 @@ def contours(mask: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
     return list(cv2.findContours(enlarge(mask, size), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0])
 
 
-def upright(picture: np.ndarray, geometry) -> np.ndarray:
-    """A native frame (h, w, 3) as the eye expects it: turned, square in mm, and R at the patient's right where known.
-
-    geometry: a lib.imaging.geometry.Geometry.
-    """
+def upright(picture: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """A native frame (h, w, 3) as the eye expects it: turned, square in mm, and R at the patient's right where known."""
     picture = np.rot90(picture, geometry.turn)
     height, width = _square(picture.shape[:2], geometry)
     picture = np.ascontiguousarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR))
@@ -136,7 +131,7 @@ def upright(picture: np.ndarray, geometry) -> np.ndarray:
     return picture
 
 
-def _square(shape: Sequence[int], geometry) -> tuple[int, int]:
+def _square(shape: Sequence[int], geometry: Geometry) -> tuple[int, int]:
     """(height, width) of a turned picture once its pixels are as high as they are wide."""
     spacing = geometry.spacing[1:] if geometry.turn % 2 == 0 else geometry.spacing[:0:-1]
     return tuple(round(n * s / min(spacing)) for n, s in zip(shape, spacing))

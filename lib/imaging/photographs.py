@@ -17,6 +17,7 @@ from lib.workspace import replacing
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 ENDS = {b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82", b"\xff\xd8": b"\xff\xd9"}  # first bytes of PNG and JPEG -> last ones
+TIFF = (b"II*\0", b"MM\0*")  # first bytes
 DAMAGED = "is truncated or damaged; copy the file again"
 JPEG_NOISE = 16  # grey levels by which JPEG may move a value of a mask
 MOST_VALUES = 32  # a file with more is no mask of classes
@@ -25,9 +26,6 @@ FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 # what OpenCV and PIL say of damaged files on stderr is raised here as PhotographError
 warnings.filterwarnings("ignore", module=r"PIL\.")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-TIFF = (b"II*\0", b"MM\0*")
 
 
 class PhotographError(Exception):

@@ -1,17 +1,19 @@
 """Plug point 3: which layers? Network names to builders; torch is imported only when one is built.
 
 In a study, `network: {name: NAME, ...}`; the other keys are the builder's. A builder has the signature
-`builder(name, inputs, outputs, weights_follow, **keys) -> nn.Module` whose forward maps frames to {"logits": ...}.
-weights_follow tells it to leave pretrained weights alone, because a checkpoint is about to be loaded. Two attributes
-of the module are read: `layout` says what it sees, "channels" for (B, T*C, H, W) or "clip" for (B, C, T, H, W), and
-`multiple` (1 if it has none) what H and W must be multiples of; lib.networks.window pads to that, and crops back.
+`builder(name, inputs, outputs, weights_follow, **keys) -> nn.Module` whose forward maps frames to the outputs that the
+task reads: {"logits": ...}, or {"presence": ..., "boxes": ...} for boxes.
+weights_follow tells it to leave pretrained weights alone, because a checkpoint is about to be loaded. Three attributes
+of the module are read: `layout` says what it sees, "channels" for (B, T*C, H, W) or "clip" for (B, C, T, H, W);
+`multiple` (1 if it has none) what H and W must be multiples of: lib.networks.window pads to that, and crops back; and
+`mirrored(name, value)`, if it has one, turns an output for a mirrored frame into that for the frame.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence
 
+from lib.imaging.geometry import scaled_size
 from lib.study import Study, build, one_of, require
 
 
@@ -35,6 +37,11 @@ def deeplab(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **key
                  weights_follow=weights_follow)
 
 
+def mobilenet(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
+    from lib.networks.mobilenet import build_mobilenet
+    return build(build_mobilenet, keys, "network", inputs=inputs, outputs=outputs, weights_follow=weights_follow)
+
+
 def smp(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
     from lib.networks.smp import build_smp
     return build_smp(name, inputs, outputs, weights_follow, **keys)
@@ -45,6 +52,7 @@ NETWORKS = {
     "unet": unet,
     "deeplabv3_resnet50": deeplab,
     "deeplabv3_resnet101": deeplab,
+    "mobilenet_v2_boxes": mobilenet,
     "smp/<Architecture>/<encoder>": smp,  # any pair of segmentation_models_pytorch
 }
 
@@ -58,12 +66,6 @@ def check_network(study: Study) -> str:
     key = patterns.get(first, name) if slash else name
     one_of(key, tuple(NETWORKS), "network.name")
     return key
-
-
-def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
-    """Rows and columns that the network sees of a (rows, columns) grid: rounded, at least 1 each."""
-    rows, columns = size
-    return max(1, round(rows * scale)), max(1, round(columns * scale))
 
 
 def make_network(study: Study, channels: int, outputs: int, weights_follow: bool = False):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lib.networks import scaled_size
+from lib.imaging.geometry import scaled_size
 from lib.study import InputError
 
 # Stored values -> about zero mean and unit spread. float16 frames are z-scores already.
@@ -29,6 +31,7 @@ class WindowNetwork(nn.Module):
         self.scale, self.mirror = scale, mirror
         self.layout: str = getattr(core, "layout", "channels")
         self.multiple: int = getattr(core, "multiple", 1)
+        self.mirrored: Callable = getattr(core, "mirrored", mirrored_maps)
         self.offset, self.spread = SCALES[store]
         if self.layout == "channels":
             self.core.to(memory_format=torch.channels_last)
@@ -37,8 +40,7 @@ class WindowNetwork(nn.Module):
         outputs = self._seen(frames)
         if self.mirror and not self.training:
             mirrored = self._seen(frames.flip(-1))
-            outputs = {name: (value + (mirrored[name].flip(-1) if value.ndim == 4 else mirrored[name])) / 2
-                       for name, value in outputs.items()}
+            outputs = {name: (value + self.mirrored(name, mirrored[name])) / 2 for name, value in outputs.items()}
         return outputs
 
     def _seen(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -71,6 +73,11 @@ class WindowNetwork(nn.Module):
                                  "a 1 x 1 map): choose 3 or more, so that no batch of one is left over, or a network "
                                  "without global pooling") from None
             raise
+
+
+def mirrored_maps(name: str, value: torch.Tensor) -> torch.Tensor:
+    """An output for a mirrored frame as that for the frame: maps are mirrored, numbers stay."""
+    return value.flip(-1) if value.ndim == 4 else value
 
 
 def to_grid(values: torch.Tensor, seen: tuple[int, int], grid: tuple[int, int]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Callable
 # A maker is called as maker(folder, patients, seed, size=...), writes the study's input layout under
 # folder and returns what it made: a folder per patient, or the image files. "module:function" is imported on first use.
 PHANTOMS: dict[str, str | Callable[..., list[Path]]] = {
+    "fetal_anatomy": "lib.phantoms.anatomy:make_anatomy_images",
     "flair_visibility": "lib.phantoms.stroke:make_stroke_patients",
     "lumbar_spine": "lib.phantoms.spine:make_spine_frames",
     "nuchal_translucency": "lib.phantoms.nuchal:make_nuchal_images",

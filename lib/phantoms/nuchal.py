@@ -37,6 +37,9 @@ class Fetus:
         size = rng.uniform(0.92, 1.1)
         flexion = rng.uniform(-2.5, 2.5)  # of the head: bends the neck
         self.head = (-11.5 * size, -1 - flexion), (11.5 * size, 9.6 * size)
+        nose = (self.head[0][0] - 1, self.head[0][1] - self.head[1][1] + 0.2)
+        chin = (nose[0] + 6.5, nose[1] + 2.4)
+        self.face = (nose, (1.5, 1.3), 1.5), (chin, (2.3, 2.0), 2)  # ellipses, each with the width of its blend
         self.neck = (2.0, 0.3), (9.0, 6.0 * size)
         self.trunk = (19.5 * size, 0.5 + rng.uniform(-1.5, 2)), (18.5 * size, 8.8 * size)
         self.blend = rng.uniform(4, 8)
@@ -47,9 +50,8 @@ class Fetus:
         """Depth (mm, negative outside) below the outside of the soft tissue, translucency and skin taken off."""
         depth = smooth_max(ellipse(p, *self.head), ellipse(p, *self.trunk), self.blend)
         depth = smooth_max(depth, ellipse(p, *self.neck), 5)
-        nose = (self.head[0][0] - 1, self.head[0][1] - self.head[1][1] + 0.2)
-        depth = smooth_max(depth, ellipse(p, nose, (1.5, 1.3)), 1.5)
-        depth = smooth_max(depth, ellipse(p, (nose[0] + 6.5, nose[1] + 2.4), (2.3, 2.0)), 2)
+        for centre, radii, blend in self.face:
+            depth = smooth_max(depth, ellipse(p, centre, radii), blend)
         return depth + 0.18 * wander(np.random.default_rng(self.waves), p[0] + 0.3 * p[1], 7)
 
     def cleft(self, p: np.ndarray) -> np.ndarray:
@@ -100,8 +102,8 @@ def draw_cavity(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: 
         tissue.blob(p, place, (length - 0.9, width - 0.9), -8, 0.8)
 
 
-def draw_fetus(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: Fetus) -> None:
-    """Skin, translucency, soft tissue and what it holds, painted from outside inwards."""
+def draw_outside(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: Fetus) -> np.ndarray:
+    """Skin, translucency and soft tissue, painted from outside inwards; returns depth (mm) below the soft tissue."""
     depth, cleft = fetus.surface(p), fetus.cleft(p)
     patchy = texture(rng, p, 3)
     tissue.paint(soft(depth + cleft + SKIN_MM, 0.25), -17 + 1.5 * patchy)
@@ -109,12 +111,10 @@ def draw_fetus(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: F
     tissue.paint(soft(-depth, 0.25) * soft(depth + cleft, 0.25), FLUID_DB)
     tissue.paint(soft(depth, 0.3), -25 + 2 * patchy)
     tissue.line(depth - 0.25, -15, 0.22)
-
-    draw_trunk(rng, tissue, p, fetus, patchy)
-    draw_head(rng, tissue, p, fetus)
+    return depth
 
 
-def draw_trunk(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: Fetus, patchy: np.ndarray) -> None:
+def draw_trunk(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, fetus: Fetus) -> None:
     """Heart, liver and stomach; vertebral bodies and, behind them, arches."""
     (x, y), radii = fetus.trunk
     inside = soft(ellipse(p, *fetus.trunk) - 1.5, 0.5)
@@ -171,7 +171,9 @@ def make_image(rng: np.random.Generator, shape: tuple[int, int], present: bool =
     def scene(points: np.ndarray, step_mm: float) -> Tissue:
         tissue, own = Tissue(points, step_mm, FLUID_DB), pose.own(points)
         draw_cavity(echoes, tissue, own, fetus)
-        draw_fetus(echoes, tissue, own, fetus)
+        draw_outside(echoes, tissue, own, fetus)
+        draw_trunk(echoes, tissue, own, fetus)
+        draw_head(echoes, tissue, own, fetus)
         return tissue
 
     image = scan(echoes, view, probe, scene, pulse_mm=(echoes.uniform(0.12, 0.17), echoes.uniform(0.22, 0.34)))

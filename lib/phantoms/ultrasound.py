@@ -217,10 +217,11 @@ def write_png(path: Path, image: np.ndarray) -> None:
     os.replace(partial, path)
 
 
-def refuse_other_images(files: Sequence[Path]) -> None:
-    """Raise FileExistsError if the folders of `files` hold any other file, or if one of them is no phantom."""
+def refuse_other_images(files: Sequence[Path], folders: Sequence[Path] = ()) -> None:
+    """Raise FileExistsError if the folders of `files`, or further ones, hold any other file, or if one of `files` is
+    no phantom."""
     known = set(files)
-    for folder in sorted({file.parent for file in files}):
+    for folder in sorted({*folders, *(file.parent for file in files)}):
         for path in sorted(folder.glob("[!.]*")) if folder.is_dir() else []:
             if path not in known:
                 raise FileExistsError(f"{path} is not one of these {len(known)} files: use another folder")

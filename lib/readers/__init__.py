@@ -15,6 +15,7 @@ A reader is a frozen dataclass whose fields are its keys in the YAML. It offers
 
 from __future__ import annotations
 
+from lib.readers.boxes import ImageBoxes
 from lib.readers.images import ImagePairs
 from lib.readers.nifti import NiftiFolders
 from lib.study import Data, build, one_of
@@ -22,6 +23,7 @@ from lib.study import Data, build, one_of
 READERS = {
     "nifti_folders": NiftiFolders,
     "image_pairs": ImagePairs,
+    "image_boxes": ImageBoxes,
 }
 
 

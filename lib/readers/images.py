@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,17 +11,12 @@ from lib.data.case import Case, CaseError, CaseProblem, Header, Scan
 from lib.imaging.geometry import Geometry
 from lib.imaging.photographs import (MOST_VALUES, Facts, MaskCoding, PhotographError, find_values, read_facts,
                                      read_image, read_mask)
-from lib.readers.names import (Masks, SpacingTable, check_inside, check_name, check_pattern, class_colours,
-                               class_numbers, listing, mask_name, patient_of, printable, read_spacings, relative,
-                               sorted_out, stem_of)
-from lib.study import Data, InputError, build, one_of, require
+from lib.readers.image_files import NO_PATTERN, SUBSETS, SUFFIXES, ImageFiles, check_root, conversion_notes, file_stem
+from lib.readers.names import (Masks, check_inside, check_name, class_colours, class_numbers, listing, mask_name,
+                               patient_of, printable, relative, sorted_out, strangers)
+from lib.study import InputError, one_of, require
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-SUBSETS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 HIGHEST = 65535  # of a mask's values
-NO_PATTERN = ("no patient_pattern: each image counts as a patient of its own; if a patient has several images, folds "
-              "leak and scores are too good")
 
 
 @dataclass(frozen=True)
@@ -35,30 +29,22 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class ImagePairs:
-    """`data.reader` of a study of photographs.
+class ImagePairs(ImageFiles):
+    """`data.reader` of a study of photographs and masks: the keys of ImageFiles, and
 
     images, masks: folders in the input folder, or in its train, val and test folders. mask_name: of the mask of an
-    image; {name} is the image's file name, {stem} that without suffix. channels: 1 or 3. mask_encoding: values (grey
-    levels) | colours | channels (one per class). patient_pattern: regular expression whose first group (or whole
-    match) in the file's name is the patient. pixels_per_mm, spacing_table: how large a pixel is. validation_images,
-    validation_masks: a second pair of folders, the validation set.
+    image; {name} is the image's file name, {stem} that without suffix. mask_encoding: values (grey levels) | colours |
+    channels (one per class). validation_images, validation_masks: a second pair of folders, the validation set.
     """
-    data: Data
     images: str = "images"
     masks: str = "masks"
     mask_name: str = "{name}"
-    channels: int = 1
     mask_encoding: str = "values"
-    patient_pattern: str = ""
-    pixels_per_mm: float | None = None
-    spacing_table: dict = field(default_factory=dict)  # keys of SpacingTable
     validation_images: str = ""
     validation_masks: str = ""
 
     def __post_init__(self):
-        require(self.data.intensity != "none" or self.data.store == "uint8", "data.store", self.data.store,
-                "uint8 with intensity: none, so that the network scales grey levels")
+        super().__post_init__()
         for key in ("images", "masks", "validation_images", "validation_masks"):
             check_inside(getattr(self, key), f"data.reader.{key}")
         require(bool(self.images and self.masks), "data.reader", "images or masks empty", "the names of two folders")
@@ -70,26 +56,15 @@ class ImagePairs:
         for images, masks in ((self.images, self.masks), (self.validation_images, self.validation_masks)):
             require(not images or Path(images) != Path(masks) or not self._same_names, "data.reader.masks", masks,
                     "another folder than the images', or a mask_name that tells masks from images")
-        one_of(str(self.channels), [str(n) for n in CHANNELS], "data.reader.channels")
         one_of(self.mask_encoding, ("values", "colours", "channels"), "data.reader.mask_encoding")
         require(self.mask_encoding != "channels" or self.data.encoding == "regions", "data.reader.mask_encoding",
                 "channels with exclusive classes", "encoding: regions, because channels may overlap")
-        check_pattern(self.patient_pattern)
-        require(self.pixels_per_mm is None or 0 < self.pixels_per_mm < math.inf, "data.reader.pixels_per_mm",
-                self.pixels_per_mm, "above 0, finite")
-        require(self.pixels_per_mm is None or self.table is None, "data.reader", "pixels_per_mm and spacing_table",
-                "only one of them")
-        _ = self.coding, self.table  # bad values and keys are found here
+        _ = self.coding  # bad values are found here
 
     @property
     def _same_names(self) -> bool:
         """Whether a mask is named as its image."""
         return mask_name(self.mask_name, "X.png", SUFFIXES) == "X.png"
-
-    @cached_property
-    def table(self) -> SpacingTable | None:
-        values = self.spacing_table
-        return build(SpacingTable, values, "data.reader.spacing_table") if values else None
 
     @cached_property
     def coding(self) -> MaskCoding:
@@ -107,10 +82,6 @@ class ImagePairs:
                              f"class, such as classes: {example}, or leave data.classes out to have script 1 list the "
                              "values that it finds")
         return MaskCoding(encoding, len(classes), tuple(values[name] for name in classes if name in values))
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        return CHANNELS[self.channels]
 
     @property
     def expected(self) -> str:
@@ -148,12 +119,12 @@ class ImagePairs:
                 except CaseError as error:
                     problems.append(error.problem)
             for name in masks.strays if masks else ():
-                problems.append(CaseProblem(printable(pair.prefix + _stem(name)), relative(root, pair.masks / name),
+                problems.append(CaseProblem(printable(pair.prefix + file_stem(name)), relative(root, pair.masks / name),
                                             f"is a mask without an image in {relative(root, pair.images)}/ "
                                             f"(data.reader.mask_name is {self.mask_name!r})"))
             names += images
         self._check_some_match(names)
-        notes += [f"{count} {'image' if count == 1 else 'images'} {kind}" for kind, count in sorted(kinds.items())]
+        notes += conversion_notes(kinds)
         if labels and not self.patient_pattern:
             notes.append(NO_PATTERN)
         return Scan(headers, list(dict.fromkeys(problems)), ignored, notes)  # two images of one case are one problem
@@ -163,7 +134,7 @@ class ImagePairs:
         for pair in self._pairs(root, labels=False, new=True):
             stem = case.removeprefix(pair.prefix)
             if pair.masks is not None and case == pair.prefix + stem:
-                images = [name for name in self._image_names(pair)[0] if _stem(name) == stem]
+                images = [name for name in self._image_names(pair)[0] if file_stem(name) == stem]
                 if self._masks(pair, images).taken:
                     return True
         return False
@@ -213,8 +184,8 @@ class ImagePairs:
 
     def _header(self, root: Path, pair: Pair, name: str, twins: dict[str, list[str]], masks: Masks | None,
                 spacings: dict[str, tuple | str] | None) -> tuple[Header, Facts]:
-        case, file = pair.prefix + _stem(name), relative(root, pair.images / name)
-        check_name(_stem(name), "the file")
+        case, file = pair.prefix + file_stem(name), relative(root, pair.images / name)
+        check_name(file_stem(name), "the file")
         if name in twins:
             raise CaseError(case, relative(root, pair.images), f"holds {' and '.join(twins[name])}, which would be one "
                                                                "case; rename or remove one")
@@ -250,16 +221,6 @@ class ImagePairs:
                                         f"for each of {', '.join(self.data.classes)} (mask_encoding: channels)")
         return found[0]
 
-    def _spacing(self, case: str, file: str, name: str, spacings: dict | None) -> tuple[float, float, float] | None:
-        if self.pixels_per_mm is not None:
-            return 1.0, 1 / self.pixels_per_mm, 1 / self.pixels_per_mm
-        if spacings is None:
-            return None
-        found = spacings.get(_stem(name), "has no row")
-        if isinstance(found, str):
-            raise CaseError(case, file, f"{found} in {self.spacing_table['file']}")
-        return 1.0, *found
-
     def _unnamed(self, error: PhotographError) -> str:
         """What to do about the values of a mask that mean no class."""
         shown = ", ".join(f"{_text(value)} ({count} pixels)" for value, count in error.unnamed[:6])
@@ -283,13 +244,6 @@ class ImagePairs:
         return {"format": "image", "encoding": self.mask_encoding, "classes": list(self.data.classes),
                 "values": written}
 
-    def _conversions(self, facts: Facts) -> list[str]:
-        kinds = {"of more than 8 bits: converted to 8 bits, each from its own minimum and maximum": facts.deep,
-                 "with colours: turned grey (channels: 3 would keep them)": facts.colour and self.channels == 1,
-                 "in grey: repeated as red, green and blue": not facts.colour and self.channels == 3,
-                 "with alpha, which was dropped": facts.alpha}
-        return [kind for kind, true in kinds.items() if true]
-
     # --- folders and tables --------------------------------------------------------------------------------------
 
     def _masks(self, pair: Pair, images: list[str]) -> Masks:
@@ -297,10 +251,7 @@ class ImagePairs:
 
     def _pairs(self, root: Path, labels: bool, new: bool) -> list[Pair]:
         """The pairs of folders. Raises InputError naming the folder that is missing."""
-        if not root.is_dir():
-            raise InputError(f"input folder {root} " + (
-                f"is a file: name the folder that holds {self.images}/" if root.exists() else
-                "does not exist: make it, or name yours with -i/--input_data"))
+        check_root(root, self.images)
         parts = [(root / self.images, root / self.masks, "")]
         if self.validation_images and (not new or (root / self.validation_images).is_dir()):
             parts = [(*parts[0][:2], "train"),
@@ -344,47 +295,16 @@ class ImagePairs:
     def _strangers(self, root: Path, pairs: list[Pair]) -> list[str]:
         """Entries of the input folder, and of its train, val and test folders, that are not the study's."""
         used = {folder for pair in pairs for folder in (pair.images, pair.masks) if folder}
-        if self.table:
-            used.add(root / self.table.file)
-        known = used.union(*(path.parents for path in used))
-        folders = {root, *(path.parent for path in used if root in path.parents)} - {pair.images for pair in pairs}
-        return [relative(root, folder / name) for folder in sorted(folders) for name in listing(folder)
-                if folder / name not in known]
-
-    def _check_some_match(self, names: list[str]) -> None:
-        if self.patient_pattern and names:
-            for name in names:
-                try:
-                    patient_of(name, name, self.patient_pattern)
-                    return
-                except CaseError:
-                    continue
-            raise InputError(f"data.reader.patient_pattern {self.patient_pattern!r} finds a patient in none of "
-                             f"{len(names)} file names, such as {printable(names[0])}")
-
-    def _spacings(self, root: Path, new: bool, notes: list[str]) -> dict[str, tuple | str] | None:
-        """stem -> (row, column) in mm, or what is wrong with its rows; None without a table."""
-        if self.table is None:
-            return None
-        path = root / self.table.file
-        if new and not path.is_file() and self.table.row_spacing_column:
-            raise InputError(f"{path} is missing: without it images of oblong pixels would be shown to the network in other "
-                             "proportions than those it was trained on")
-        if new and not path.is_file():
-            notes.append(f"{self.table.file} is not in {root}: lengths are in pixels")
-            return None
-        return read_spacings(path, self.table, SUFFIXES)
-
-
-def _stem(name: str) -> str:
-    return stem_of(name, SUFFIXES)
+        if self.pixel_sizes:
+            used.add(root / self.pixel_sizes.file)
+        return strangers(root, used, {pair.images for pair in pairs})
 
 
 def _twins(images: list[str]) -> dict[str, list[str]]:
     """Name -> all names with its stem, where there are several."""
     by_stem: dict[str, list[str]] = {}
     for name in images:
-        by_stem.setdefault(_stem(name), []).append(name)
+        by_stem.setdefault(file_stem(name), []).append(name)
     return {name: names for names in by_stem.values() if len(names) > 1 for name in names}
 
 

@@ -1,20 +1,16 @@
-"""What the readers share: file names, masks and patients by them, values that mean a class, tables of spacings."""
+"""What the readers share: file names, masks and patients by them, values that mean a class."""
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Sequence
-from zipfile import BadZipFile
 
 from lib.data.case import CaseError
+from lib.imaging.painting import parse_colour
 from lib.study import Data, InputError, require
-
 
 LONGEST_NAME = 200  # bytes; file systems take 255, and what is written for a case adds to its name
 
@@ -60,6 +56,23 @@ def sorted_out(folder: Path, suffixes: Sequence[str]) -> tuple[list[str], list[s
     names = listing(folder)
     known = [n for n in names if stem_of(n, suffixes) != n and n[0] != "." and not (folder / n).is_dir()]
     return known, sorted(set(names) - set(known), key=natural)
+
+
+def strangers(root: Path, used: set[Path], walked: set[Path]) -> list[str]:
+    """Entries of the input folder, and of the folders that lead to what is `used`, that are not the study's.
+
+    walked: folders that were looked into elsewhere.
+    """
+    known = used.union(*(path.parents for path in used))
+    folders = {root, *(path.parent for path in used if root in path.parents)} - walked
+    return [relative(root, folder / name) for folder in sorted(folders) for name in listing(folder)
+            if folder / name not in known]
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(printable(name) for name in names[:most]) + more
 
 
 class Masks:
@@ -155,87 +168,9 @@ def class_colours(data: Data) -> dict[str, tuple[tuple[int, int, int], ...]]:
     colours = {}
     for name, value in data.class_values.items():
         several = isinstance(value, (list, tuple)) and len(value) > 0 and not isinstance(value[0], int)
-        colours[name] = tuple(_colour(v) for v in (value if several else [value]))
-        if None in colours[name]:
+        try:
+            colours[name] = tuple(parse_colour(v) for v in (value if several else [value]))
+        except ValueError:
             raise InputError(f"data.classes.{name}: found {value!r}, expected a colour, [r, g, b] of 0 to 255 or "
-                             '"#rrggbb" in quotes, or a list of colours')
+                             '"#rrggbb" in quotes, or a list of colours') from None
     return colours
-
-
-def _colour(value) -> tuple[int, int, int] | None:
-    """(r, g, b) of "#rrggbb" or [r, g, b], else None."""
-    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
-        return tuple(bytes.fromhex(value[1:]))
-    if isinstance(value, (list, tuple)) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
-        return tuple(value)
-    return None
-
-
-@dataclass(frozen=True)
-class SpacingTable:
-    """`data.reader.spacing_table`: a CSV or XLSX file in the input folder with mm per pixel of every image.
-
-    spacing_column: of rows and columns alike, or of columns alone beside a row_spacing_column.
-    """
-    file: str
-    name_column: str
-    spacing_column: str
-    row_spacing_column: str = ""
-    separator: str = ","
-
-    def __post_init__(self):
-        check_inside(self.file, "data.reader.spacing_table.file")
-        require(len(self.separator) == 1, "data.reader.spacing_table.separator", repr(self.separator), "one character")
-
-
-def read_spacings(path: Path, table: SpacingTable, suffixes: Sequence[str]) -> dict[str, tuple[float, float] | str]:
-    """Stem of an image's name -> (row, column) in mm, or a phrase that says what is wrong with its rows.
-
-    Raises InputError for a file or column that is not there.
-    """
-    header, *rows = _rows(path, table.separator) or [[]]
-    columns = [table.name_column, table.row_spacing_column or table.spacing_column, table.spacing_column]
-    for column in columns:
-        if column not in header:
-            raise InputError(f"{path}: there is no column {column!r} (data.reader.spacing_table); it has "
-                             f"{', '.join(filter(None, header)) or 'none'}, separated by {table.separator!r}")
-    where = [header.index(column) for column in columns]
-    found: dict[str, tuple[float, float] | str] = {}
-    for row in rows:
-        name, *cells = [row[index] if index < len(row) else "" for index in where]
-        if not name:
-            continue
-        numbers = tuple(_number(cell, table.separator) for cell in cells)
-        bad = next((cell for cell, number in zip(cells, numbers) if number is None), None)
-        entry = numbers if bad is None else f"has the spacing {bad!r}, expected mm per pixel above 0,"
-        stem = stem_of(name, suffixes)
-        if found.setdefault(stem, entry) != entry:
-            found[stem] = "has two rows with different numbers"
-    return found
-
-
-def _rows(path: Path, separator: str) -> list[list[str]]:
-    """Cells of a CSV file, or of the first sheet of an XLSX file, as text without blanks around it."""
-    try:
-        if path.suffix.lower() == ".xlsx":
-            from openpyxl import load_workbook
-            sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
-            rows = [["" if cell is None else str(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
-        else:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = list(csv.reader(file, delimiter=separator))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file (data.reader.spacing_table.file)") from None
-    except (OSError, UnicodeDecodeError, csv.Error, BadZipFile, KeyError, ValueError) as error:
-        short = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: cannot be read as a table ({short}); expected CSV in UTF-8, or XLSX") from None
-    return [[cell.strip() for cell in row] for row in rows]
-
-
-def _number(text: str, separator: str) -> float | None:
-    """A finite number above 0, with a decimal comma too where that separates no columns; else None."""
-    try:
-        number = math.nan if "_" in text else float(text if separator == "," else text.replace(",", "."))
-    except ValueError:
-        return None
-    return number if 0 < number < math.inf else None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.store import Prepared
+from lib.reporting.plots import draw_plots
 from lib.reporting.results import label_of, unit_of
 from lib.reporting.style import COLOURS, pyplot, save
 from lib.study import study_from_dict
@@ -26,6 +27,8 @@ def draw_dataset(folder: Path) -> Path:
         draw_scans(prepared, figures / "scans.png")
         draw_folds(prepared, figures / "folds.png")
         draw_samples(prepared, figures / "samples.png")
+        task = make_task(study_from_dict(prepared.manifest["study"]))
+        draw_plots(figures, task.dataset_plots([prepared.truth(case) for case in prepared.cases], prepared.cases))
     return folder / "figures"
 
 
@@ -52,6 +55,8 @@ def draw_classes(prepared: Prepared, path: Path) -> None:
     left_out = "" if alike.all() else f" ({np.count_nonzero(~alike)} cases in another unit left out)"
     right.set(ylabel=f"{label_of(kind, unit_of(metric))}, where present", title=f"{kind} per case{left_out}")
     right.set_xticks(range(len(classes)), classes)
+    for axis in (left, right) if len(classes) > 5 else ():
+        axis.tick_params(axis="x", labelrotation=30)
     save(figure, path)
 
 
@@ -109,7 +114,7 @@ def draw_spacings(geometries: list, axis) -> None:
 
 
 def draw_folds(prepared: Prepared, path: Path) -> None:
-    """Which stratum went to which fold; patients of predefined training folders are tested by none."""
+    """Which stratum went to which fold; patients of predefined training folders and of test folders belong to none."""
     plt = pyplot()
     rows = read_table(prepared.folder / "folds.csv")
     folds = sorted({row["fold"] for row in rows}, key=lambda fold: (fold == "", int(fold or 0)))
@@ -118,7 +123,7 @@ def draw_folds(prepared: Prepared, path: Path) -> None:
     below = np.zeros(len(folds))
     for number, stratum in enumerate(strata):
         counts = np.array([sum(r["fold"] == fold and r["stratum"] == stratum for r in rows) for fold in folds])
-        axis.bar([fold or "not tested" for fold in folds], counts, bottom=below, label=stratum or "all",
+        axis.bar([fold or "no fold" for fold in folds], counts, bottom=below, label=stratum or "all",
                  color=plt.cm.viridis(number / max(1, len(strata))))
         below += counts
     axis.set(xlabel="fold that tests the patient", ylabel="patients", title="strata per fold")
@@ -147,4 +152,6 @@ def draw_samples(prepared: Prepared, path: Path) -> None:
     for axis, case, picture in zip(axes.flat, cases, pictures):
         axis.imshow(picture)
         axis.set_title(case.case, fontsize=7)
+    handles = [plt.Line2D([], [], color=np.array(colour) / 255, label=task.shown(name)) for name, colour in task.palette.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=7)
     save(figure, path)

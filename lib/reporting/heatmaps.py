@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -10,12 +11,14 @@ import numpy as np
 from lib.imaging.captions import DARK, draw_marks, shortened, write
 from lib.imaging.nifti import as_rgb, write_like
 from lib.imaging.painting import Upright, panel_scale
+from lib.imaging.writing import is_photograph
 from lib.workspace import replacing
 
 FRAMES = 3  # of the worst, and of the best
 PANEL_PX, LARGEST_PX = 360, 720
 AIR = 24  # grey level up to which a pixel is air
 MARGIN_PX = 22
+WORST, WORST_PX = 8, 1000  # cases on the page of the worst, and its width
 
 
 def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> None:
@@ -25,7 +28,7 @@ def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = case.geometry.source
-    if source.get("format", "nifti") == "nifti":
+    if not is_photograph(source):
         write_like(folder / f"{case.case}.nii.gz", as_rgb(task.draw(frames, prediction, None, case)), source)
     scores = task.frame_scores(prediction, truth)
     if len(scores) == 1:  # the only frame of a photograph is neither worst nor best
@@ -41,6 +44,31 @@ def write_picture(path: Path, picture: np.ndarray) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
     return path
+
+
+def draw_worst(folder: Path, rows: list[dict], metric: str) -> None:
+    """`figures/worst_cases.png` of a results folder: the pictures of the cases with the lowest `metric`, the worst first.
+
+    rows: of results.csv; where a case has several (of several folds), its lowest counts.
+    """
+    scores: dict[str, tuple[float, Path]] = {}
+    for row in rows:
+        if row["class"] == "all" and row["metric"] == metric and row.get("case") and not math.isnan(row["value"]):
+            for path in (folder / "pictures" / f"{row['case']}.png", folder / "pictures" / f"fold{row['fold']}" / f"{row['case']}.png"):
+                if path.is_file():
+                    scores[row["case"]] = min(scores.get(row["case"], (math.inf, path)), (row["value"], path))
+    worst = sorted((score, case, path) for case, (score, path) in scores.items())[:WORST]
+    if not worst:
+        return
+    strips = []
+    for score, case, path in worst:
+        picture = cv2.imread(str(path))[..., ::-1]
+        scale = WORST_PX / picture.shape[1]
+        picture = cv2.resize(picture, (WORST_PX, max(1, round(picture.shape[0] * scale))), interpolation=cv2.INTER_AREA)
+        strip = cv2.copyMakeBorder(picture, MARGIN_PX, 0, 0, 0, cv2.BORDER_CONSTANT, value=DARK)
+        write(strip, shortened(f"{case}: {metric} {score:.2f}", strip.shape[1] - 8), (4, 6), letters=0.42)
+        strips.append(strip)
+    write_picture(folder / "figures" / "worst_cases.png", np.concatenate(strips))
 
 
 def worst_and_best(scores: np.ndarray, names: tuple[str, str] = ("worst", "best")) -> list[tuple[str, int]]:

@@ -8,12 +8,10 @@ from typing import Sequence
 
 import numpy as np
 
-from lib.evaluation.agreement import limits_of_agreement
-from lib.reporting.style import COLOURS, pyplot, save
+from lib.evaluation.agreement import DECISIONS, TRUE, limits_of_agreement, pair_values
+from lib.reporting.style import COLOURS, figure_path, pyplot, save
 
 UNITS = {"_ml": "mL", "_mm2": "mm\u00b2", "_mm": "mm", "_px": "px"}  # suffix of a metric -> how its axis says it
-TRUE = "_true"
-NO_AGREEMENT = ("present",)  # a yes or no, whose agreement is a table
 
 
 def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str], cases_are: str = "held-out cases") -> None:
@@ -23,16 +21,12 @@ def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str], cases_a
     """
     cases = [row for row in rows if row.get("case") and not math.isnan(row["value"])]
     found = {row["metric"] for row in cases}
-    compared = [m for m in dict.fromkeys(row["metric"] for row in cases) if m + TRUE in found and m not in NO_AGREEMENT]
+    compared = [m for m in dict.fromkeys(row["metric"] for row in cases) if m + TRUE in found and m not in DECISIONS]
     for metric in compared:
         draw_agreement(cases, metric, figure_path(folder, metric))
     for metric in dict.fromkeys(metrics):
         if metric not in compared:
             draw_metric([row for row in cases if row["metric"] == metric], metric, figure_path(folder, metric), cases_are)
-
-
-def figure_path(folder: Path, metric: str) -> Path:
-    return folder / f"{metric.replace('/', '_')}.png"
 
 
 def unit_of(metric: str) -> str:
@@ -72,14 +66,13 @@ def draw_metric(rows: list[dict], metric: str, path: Path, cases_are: str = "hel
 
 def pairs_of(rows: list[dict], metric: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """class -> (predicted, true) of the cases that have both."""
-    found: dict[str, dict[tuple, dict[str, float]]] = {}
-    for row in rows:
-        if row["metric"] in (metric, metric + TRUE):
-            case = (row.get("fold"), row.get("patient"), row["case"])
-            found.setdefault(row["class"], {}).setdefault(case, {})[row["metric"]] = row["value"]
-    both = {name: np.array([(c[metric], c[metric + TRUE]) for c in cases.values() if len(c) == 2])
-            for name, cases in found.items()}
-    return {name: (pairs[:, 0], pairs[:, 1]) for name, pairs in both.items() if len(pairs)}
+    found = {}
+    for (name, paired), cases in pair_values(rows).items():
+        values = np.array([pair for _, *pair in cases])
+        values = values[~np.isnan(values).any(axis=1)]
+        if paired == metric and len(values):
+            found[name] = tuple(values.T)
+    return found
 
 
 def draw_agreement(rows: list[dict], metric: str, path: Path) -> None:

@@ -1,31 +1,36 @@
 """Plug point 2: what does the network say, how is it trained, scored and drawn? A dict from `task.kind` to a class.
 
-A task is a frozen dataclass whose fields are its keys in the YAML. This is the face that the stages use:
+A task is a frozen dataclass on lib.tasks.base.Task, whose own fields are its keys in the YAML. This is the face that the
+stages use:
 
     case_metrics                     metrics that a single case has, the main one first
     selectable                       metrics that a best epoch can be chosen by -> whether larger is better
     outputs                          units or channels that the network must give
     check_channels(channels)         InputError for keys that need a channel that is not there
-    targets_shape(samples, size)     shape of targets.npy
+    targets_shape(samples, size)     shape of targets.npy; `targets_dtype`
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy
     facts(case, truth)               columns of cases.csv; `notes(headers, facts)` what they tell the user
     strata(patients, facts)          labels by which patients are dealt into folds
+    truth_records(truth, case, geometry)   rows of training_set.csv, where the truth can be told in rows
+    dataset_plots(truths, cases)     what script 1 draws of the truth beside class sizes
     transform(targets, warp)         targets under the batch's geometric augmentation
     present(targets)                 which classes the targets hold; `foreground(present)` which samples the balanced
                                      sampler draws as often as the others
     loss(outputs, targets)           one scalar and its named parts; the same in training and validation
     decode(outputs, case)            network outputs of a whole case -> prediction on the native grid
     fuse(predictions)                several predictions of one case -> one
-    volume(prediction)               what is saved for the user; `agreement(predictions)` how far the folds agree
+    volume(prediction)               what is saved per pixel, if anything; `agreement(predictions)` how far the folds agree
+    records(prediction, case)        rows of predictions.csv, where a prediction can be told in rows; `documents(images,
+                                     predictions, truths)` the same in JSON: file name -> content
     score(prediction, truth, case)   {(class, metric): value} of one case
     measure(prediction, case)        the read-outs of a case without truth
     evidence(prediction, truth, case)  the little that calibrate and score_set need of one case
-    score_set(evidence)              {(class, metric): value} that need the whole set
+    score_set(evidence)              {(class, metric): value} that need the whole set; `plots(evidence)` their figures
     calibrate(...)                   thresholds from validation; `with_calibration` gives the task that uses them
     pooled_calibration(tasks)        that of several models together
     worksheet(scores)                scores of a case or an epoch by the titles of a worksheet's columns
-    headline, figures                metrics that are printed, and drawn, first
+    headline, figures                metrics (or METRIC/CLASS) that are printed, and drawn, first
     draw(frames, prediction, truth, case)     the picture of every frame; `marks` are its calipers and ellipses
     side_by_side(frames, prediction, truth, case)     image, truth and prediction of one frame
     truth_picture(frames, truth, case)        the truth alone
@@ -37,9 +42,11 @@ Tasks touch no files and no networks, and import torch only inside `loss` and `t
 from __future__ import annotations
 
 from lib.study import Study, build, one_of
+from lib.tasks.detection import Detection
 from lib.tasks.segmentation import Segmentation
 
 TASKS = {
+    "detection": Detection,
     "segmentation": Segmentation,
 }
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from lib.evaluation.metrics import hd95, overlap, surface_distances
 from lib.evaluation.statistics import binary_agreement
-from lib.evaluation.tolerance import surface_dice, tolerant_overlap
+from lib.evaluation.tolerance import DILATED, ERODED, ORIGINAL, surface_dice, tolerant_overlap
 from lib.imaging.geometry import Geometry
+from lib.tasks.base import ALL
 
-ALL = "all"  # the class of a row that speaks of all foreground classes
-TRUTHS = {"eroded": -1.0, "original": 0.0, "dilated": 1.0}  # how a row says which truth was scored with a tolerance
+TRUTHS = {ERODED: -1.0, ORIGINAL: 0.0, DILATED: 1.0}  # how a row says which truth was scored with a tolerance
 
 
 def score_case(masks: dict[str, np.ndarray], truths: dict[str, np.ndarray], geometry: Geometry, distances: bool,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 
 from lib.data.case import Case, Header
 from lib.evaluation.calipers import filled_ellipse
-from lib.evaluation.measurements import make_measurements
+from lib.evaluation.measurements import Measurement, make_measurements
 from lib.imaging.brainmask import largest_component
 from lib.imaging.geometry import Fit
-from lib.imaging.painting import PALETTE, parse_colour
-from lib.study import Data, InputError, one_of, require
+from lib.imaging.painting import Colour
+from lib.study import one_of, require
+from lib.tasks.base import ALL, Task
 from lib.tasks.drawing import draw_frames, frame_scores, side_by_side, truth_picture
-from lib.tasks.scoring import ALL, presence_scores, score_case, worksheet_row
+from lib.tasks.scoring import presence_scores, score_case, worksheet_row
 from lib.tasks.cohort import case_notes, size_strata
 from lib.tasks.thresholds import calibrate
 
@@ -36,7 +37,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Task):
     """`task:` of a segmentation study; see tasks/__init__ for what each method is for.
 
     weights: class -> weight of its loss (1). dice_per: batch | sample (see `losses.dice_loss`). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
@@ -46,10 +47,6 @@ class Segmentation:
     sizes: mL of volumes, mm2 of photographs, px without a spacing) when validation cannot tell. background, outlines,
     heat: what is drawn; colours: class -> "#rrggbb" or [r, g, b].
     """
-    data: Data
-    measurements: dict[str, dict]
-    calibration: dict
-    tolerance_mm: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.01
     dice_per: str = "batch"
@@ -64,11 +61,8 @@ class Segmentation:
 
     def __post_init__(self):
         require(len(self.classes) > 0, "data.classes", "none", "at least one class")
-        named = {"weights": self.weights, "largest": self.largest, "ellipses": self.ellipses, "presence": self.presence,
-                 "outlines": self.outlines, "colours": self.colours, "heat": [self.heat] if self.heat else []}
-        for key, names in named.items():
-            for name in names:
-                one_of(name, self.classes, f"task.{key}")
+        self.check_names(weights=self.weights, largest=self.largest, ellipses=self.ellipses, presence=self.presence,
+                         outlines=self.outlines, colours=self.colours, heat=[self.heat] if self.heat else [])
         require(not (self.ellipses and self.exclusive), "task.ellipses", list(self.ellipses),
                 "none with exclusive classes, which could then overlap")
         one_of(self.dice_per, ("batch", "sample"), "task.dice_per")
@@ -82,18 +76,17 @@ class Segmentation:
             require(not self.exclusive or "part" not in keys or keys["part"] in whole, f"measurements.{name}.whole",
                     list(whole), f"{keys.get('part')} among them: exclusive classes do not lie inside each other, so name "
                     "all that make up the whole")
-        make_measurements(self.measurements, self.classes)  # an unknown name or key stops script 1 already
-        for name, colour in self.colours.items():
-            try:
-                parse_colour(colour)
-            except ValueError as error:
-                raise InputError(f"task.colours.{name}: {error}") from None
+        self.measuring, self.palette  # an unknown name, key or colour stops script 1 already
 
-    @property
-    def palette(self) -> dict[str, tuple[int, int, int]]:
-        """class -> (red, green, blue)."""
-        return {name: parse_colour(self.colours[name]) if name in self.colours else PALETTE[i % len(PALETTE)]
-                for i, name in enumerate(self.classes)}
+    @cached_property
+    def measuring(self) -> list[Measurement]:
+        """The functions behind `measurements:`. Raises InputError."""
+        return make_measurements(self.measurements, self.classes)
+
+    @cached_property
+    def palette(self) -> dict[str, Colour]:
+        """class -> (red, green, blue). Raises InputError."""
+        return self.chosen_palette(self.colours)
 
     @property
     def selectable(self) -> dict[str, bool]:
@@ -107,9 +100,9 @@ class Segmentation:
     @property
     def headline(self) -> tuple[str, ...]:
         """Metrics that a person looks for first, as summary.csv names them."""
-        measured = [f"{name}{unit}_abs_error" for name in self.measurements for unit in ("", "_mm", "_px")]
-        return ("dice", "iou", "dice_tolerant", "nsd", "hd95_mm", "hd95_px", *measured, "false_positive_ml", "false_positive_mm2",
-                "presence_roc_auc", "presence_kappa", "empty_truth_cases")
+        measured = [f"{metric}_abs_error" for measurement in self.measuring for metric in measurement.metrics]
+        return ("dice", "iou", "dice_tolerant", "nsd", "hd95_mm", "hd95_px", *measured, "false_positive_ml",
+                "false_positive_mm2", "presence_roc_auc", "presence_kappa", "empty_truth_cases")
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -128,10 +121,6 @@ class Segmentation:
                 f"a channel, 0 to {channels - 1}, or -1 for the last")
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return self.data.classes
-
-    @property
     def exclusive(self) -> bool:
         return self.data.encoding == "exclusive"
 
@@ -145,6 +134,10 @@ class Segmentation:
         return tuple(self.classes.index(self.data.inside[c]) if c in self.data.inside else -1 for c in self.classes)
 
     # --- preparation ---------------------------------------------------------------------------------------------
+
+    @property
+    def targets_dtype(self) -> str:
+        return "uint8"
 
     def targets_shape(self, samples: int, size: Sequence[int]) -> tuple[int, ...]:
         return (samples, *size) if self.exclusive else (samples, len(self.classes), *size)
@@ -223,9 +216,6 @@ class Segmentation:
     def thresholds(self) -> tuple[float, ...]:
         chosen = self.calibration.get("threshold", {})
         return tuple(float(chosen.get(name, 0.5)) for name in self.classes)
-
-    def with_calibration(self, calibration: dict) -> Segmentation:
-        return dataclasses.replace(self, calibration=calibration)
 
     def pooled_calibration(self, tasks: Sequence[Segmentation]) -> dict:
         """The mean of several models' thresholds, for their fused prediction."""
@@ -310,12 +300,12 @@ class Segmentation:
         return rows | self._measured(prediction.masks, case)
 
     def _measured(self, masks: np.ndarray, case, suffix: str = "") -> dict:
-        return {(c, metric + suffix): value for measurement in make_measurements(self.measurements, self.classes)
+        return {(c, metric + suffix): value for measurement in self.measuring
                 for (c, metric), value in measurement(self.named(masks), case.geometry).values.items()}
 
     def marks(self, prediction: Prediction, case) -> list:
         """What the measurements would draw: calipers, ellipses (see `measurements.Mark`)."""
-        return [mark for measurement in make_measurements(self.measurements, self.classes)
+        return [mark for measurement in self.measuring
                 for mark in measurement(self.named(prediction.masks), case.geometry).marks]
 
     def worksheet(self, scores: dict) -> dict[str, float | str]:

@@ -1,0 +1,94 @@
+"""YOLO label files: a file per image, a line per box, in shares of the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from lib.data.case import CaseProblem
+from lib.readers.box_rows import BoxRow, Matched, RowError, beyond, fits, folded, spellings
+from lib.readers.image_files import file_stem
+from lib.readers.image_tree import Photo, walk
+from lib.readers.names import printable, some
+from lib.readers.tables import parse_number
+from lib.study import Data, InputError
+
+ROUNDING = 1e-6  # by which the rounded numbers of a label file may leave 0..1
+
+
+class LabelFiles:
+    """YOLO label files: lines `class centre_x centre_y width height`, in shares of the image; class counts from 0."""
+
+    def __init__(self, root: Path, folder: Path, data: Data):
+        self.root, self.folder, self.classes = root, folder, data.classes
+        self.place = f"{printable(folder.relative_to(root).as_posix())}/"
+        if not folder.is_dir():
+            raise InputError(f"input folder {root}: there is no folder {self.place} (data.reader.yolo)")
+        self.files = [path for path in walk(folder, suffixes=(".txt",))[0] if path != "classes.txt"]
+        self._check_order(folder / "classes.txt", spellings(data))
+
+    def match(self, photos: Sequence[Photo]) -> Matched:
+        by_path = {file_stem(photo.path): photo for photo in reversed(photos)}
+        matched = Matched()
+        for file in self.files:
+            photo = by_path.get(file[:-len(".txt")])
+            if photo is None:
+                matched.absent.append(file)
+                continue
+            matched.found += 1
+            place = printable((self.folder / file).relative_to(self.root).as_posix())
+            try:
+                lines = (self.folder / file).read_text(encoding="utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError):
+                matched.problems.append(CaseProblem(photo.case, place, "cannot be read as text"))
+                continue
+            matched.rows += [(photo, BoxRow(f"{place}, line {number}", number, line.split()))
+                             for number, line in enumerate(lines, 1) if line.strip()]
+        return matched
+
+    def box(self, row: BoxRow, size: tuple[int, int] | None) -> tuple[str, list[float]]:
+        """(class, box) of a line; `size` (rows, columns) is that of its image, if it can be read. Raises RowError."""
+        if len(row.cells) != 5:
+            more = {6: " (a sixth is a confidence: these are predictions, no truth)"}.get(len(row.cells), "")
+            raise RowError(f"{len(row.cells)} numbers{more}; expected class, centre x, centre y, width, height")
+        numbers = [parse_number(cell, ",") for cell in row.cells]
+        wrong = [printable(cell) for cell, number in zip(row.cells, numbers) if number is None]
+        if wrong:
+            raise RowError(f"{' and '.join(map(repr, wrong))}: expected numbers")
+        index, x, y, width, height = numbers
+        if not index.is_integer() or not 0 <= index < len(self.classes):
+            raise RowError(f"class {printable(row.cells[0])}; expected 0 to {len(self.classes) - 1}, the place in "
+                           "data.classes")
+        name = self.classes[int(index)]
+        if min(width, height) <= 0:
+            raise RowError(f"{name}: {'width' if width <= 0 else 'height'} {min(width, height):g}, expected above 0")
+        shares = [_clipped(v) for v in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)]
+        rows, columns = size or (1, 1)
+        box = [share * side for share, side in zip(shares, (columns, rows) * 2)]
+        if not fits(shares, (1, 1)):
+            raise RowError(f"{name}: " + (beyond(box, size) if size else "leaves its image"))
+        return name, box
+
+    def check_axes(self, matched: Matched, sizes: Mapping[str, tuple[int, int]]) -> None:
+        """Shares of rows and of columns look alike."""
+
+    def no_match(self, absent: Sequence[str]) -> str:
+        held = f"none of its {len(absent)} label files is named as an image; it holds {some(absent, 5)}"
+        return f"{self.place} (data.reader.yolo): {held if absent else 'holds no label file'}"
+
+    def absent_note(self, absent: Sequence[str], images: str) -> str:
+        files = f"{len(absent)} label file{'s' * (len(absent) > 1)}"
+        return f"{self.place}: {files} without an image in {images}/: {some(absent)}"
+
+    def _check_order(self, path: Path, known: Mapping[str, str]) -> None:
+        """Programs that write labels write the order of the classes beside them."""
+        if path.is_file():
+            names = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+            names = [name.strip() for name in names if name.strip()]
+            if tuple(known.get(folded(name)) for name in names) != self.classes:
+                raise InputError(f"{path}: lists {some(names, 20)}, but data.classes {', '.join(self.classes)}; name "
+                                 "them there in this order, because label files number them")
+
+
+def _clipped(share: float) -> float:
+    return min(max(share, 0.0), 1.0) if -ROUNDING <= share <= 1 + ROUNDING else share

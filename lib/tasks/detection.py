@@ -1,0 +1,331 @@
+"""Detection: of every structure whether it is there, and one box around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Callable, Iterable, Sequence
+
+import numpy as np
+
+from lib.data.case import Case, Header
+from lib.evaluation.average_precision import best_confidence
+from lib.evaluation.boxes import centre_distance, fuse_boxes, iou
+from lib.imaging.geometry import Fit
+from lib.imaging.painting import Colour
+from lib.study import one_of, require
+from lib.tasks.base import ALL, Task
+from lib.tasks.box_drawing import draw_frames, side_by_side, truth_picture
+from lib.tasks.box_scores import lists_of, precision_recall, set_scores
+from lib.tasks.box_tables import box_rows, coco_documents, dataset_plots
+
+# metrics that a best epoch can be chosen by -> whether larger is better
+SELECTABLE = dict.fromkeys(("map@0.5", "map@[.5:.95]", "mar@[.5:.95]", "ap@0.5", "ap@[.5:.95]", "f1", "precision", "recall",
+                            "iou", "presence_roc_auc"), True)
+OVERALL = ("map@0.5", "map@[.5:.95]", "mar@[.5:.95]")
+CONFIDENCE = 0.5  # before validation has chosen one
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """scores: float32 (frames, classes), 0..1. boxes: float32 (frames, classes, 4), x_min, y_min, x_max, y_max in native
+    pixels. confidence: the score from which a box counts. agreement: float32 (frames, classes), the share of the models
+    whose boxes lie together."""
+    scores: np.ndarray
+    boxes: np.ndarray
+    confidence: float
+    agreement: np.ndarray
+
+    @property
+    def found(self) -> np.ndarray:
+        """bool (frames, classes): boxes that count."""
+        return self.scores.astype(np.float64) >= self.confidence
+
+
+@dataclass(frozen=True)
+class Detection(Task):
+    """`task:` of a detection study; see tasks/__init__ for what each method is for.
+
+    names: class -> what pictures and figures call it. weights: class -> weight of its presence loss (1). presence_weight,
+    heat_weight, overlap_weight, side_weight: of the parts of the loss (see `box_losses`). visible: share of a box that
+    must stay in the frame for its structure to count as there, when an augmented image leaves it. background: channel that
+    is drawn; colours: class -> "#rrggbb" or [r, g, b]. swap: class -> the class that it becomes in a mirror
+    ({left_hip: right_hip}).
+
+    Truth of a case: float32 (frames, classes, 5), present (0 or 1), x_min, y_min, x_max, y_max in native pixels. Targets:
+    the same with centre x, centre y, width and height as shares of the grid.
+    """
+    names: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    presence_weight: float = 1.0
+    heat_weight: float = 1.0
+    overlap_weight: float = 2.0
+    side_weight: float = 5.0
+    visible: float = 0.5
+    background: int = -1
+    colours: dict[str, Any] = field(default_factory=dict)
+    swap: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        require(len(self.classes) > 0, "data.classes", "none", "at least one structure")
+        require(self.data.encoding == "regions" and not self.data.inside, "data", "encoding or inside",
+                "neither: boxes may lie anywhere")
+        require(not self.measurements, "measurements", list(self.measurements), "none: they are made of masks")
+        require(not self.tolerance_mm, "report.tolerance_mm (--tolerance)", self.tolerance_mm, "none: it is for masks")
+        self.check_names(names=self.names, weights=self.weights, colours=self.colours, swap=self.swap)
+        for one, other in self.swap.items():
+            one_of(other, self.classes, f"task.swap.{one}")
+        require(0 < self.visible <= 1, "task.visible", self.visible, "above 0, at most 1")
+        for key in ("presence_weight", "heat_weight", "overlap_weight", "side_weight"):
+            require(0 <= getattr(self, key) < float("inf"), f"task.{key}", getattr(self, key), "at least 0")
+        require(all(0 < w < float("inf") for w in self.weights.values()), "task.weights", self.weights, "above 0")
+        self.palette  # a bad colour stops script 1 already
+
+    @cached_property
+    def palette(self) -> dict[str, Colour]:
+        """class -> (red, green, blue). Raises InputError."""
+        return self.chosen_palette(self.colours)
+
+    def shown(self, name: str) -> str:
+        return self.names.get(name, name)
+
+    @property
+    def selectable(self) -> dict[str, bool]:
+        return SELECTABLE
+
+    def selectable_classes(self, metric: str) -> tuple[str, ...]:
+        """Classes that have a row of a selectable metric."""
+        return (ALL,) if metric in OVERALL else self.classes if metric.startswith("ap@") else (*self.classes, ALL)
+
+    @property
+    def case_metrics(self) -> tuple[str, ...]:
+        """Metrics that a single case has, the main one first."""
+        return ("iou",)
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Metrics that a person looks for first, as summary.csv names them."""
+        return (*OVERALL, "ap@0.5", *(f"{metric}/{ALL}" for metric in ("f1", "iou_of_true_positives", "presence_roc_auc")))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Metrics that script 4 draws by class and fold."""
+        return ("iou", "centre_error_px", "centre_error_mm")
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    def check_channels(self, channels: int) -> None:
+        """Raises InputError if `background` is no channel."""
+        require(-channels <= self.background < channels, "task.background", self.background,
+                f"a channel, 0 to {channels - 1}, or -1 for the last")
+
+    # --- preparation ---------------------------------------------------------------------------------------------
+
+    @property
+    def targets_dtype(self) -> str:
+        return "float32"
+
+    def targets_shape(self, samples: int, size: Sequence[int]) -> tuple[int, ...]:
+        return samples, len(self.classes), 5
+
+    def native_truth(self, case: Case) -> np.ndarray:
+        """float32 (frames, classes, 5); boxes of structures that are not there are 0."""
+        boxes = np.stack([case.truth[name] for name in self.classes], axis=1)
+        there = ~np.isnan(boxes).any(axis=2)
+        return np.concatenate([there[..., None], np.where(there[..., None], boxes, 0)], axis=2).astype(np.float32)
+
+    def encode(self, truth: np.ndarray, fit: Fit) -> np.ndarray:
+        """Native truth -> float32 (frames, classes, 5)."""
+        corners = fit.fit_points(truth[..., 1:].reshape(*truth.shape[:-1], 2, 2)) / np.array(fit.grid[::-1])
+        low, high = corners[..., 0, :], corners[..., 1, :]
+        boxes = np.concatenate([(low + high) / 2, high - low], axis=-1)
+        return np.concatenate([truth[..., :1], boxes * truth[..., :1]], axis=-1).astype(np.float32)
+
+    def facts(self, case: Case, truth: np.ndarray) -> dict[str, Any]:
+        """Columns of cases.csv: the area of each structure's box, 0 where there is none."""
+        _, row, column = case.header.geometry.spacing
+        areas = (truth[..., 3] - truth[..., 1]) * (truth[..., 4] - truth[..., 2]) * row * column
+        return {"size_unit": case.header.geometry.size_unit,
+                **{f"size_{name}": float(area) for name, area in zip(self.classes, areas.sum(axis=0))}}
+
+    def notes(self, headers: Sequence[Header], facts: Sequence[dict]) -> list[str]:
+        """Structures that many images lack are worth a line, since they are what presence is learnt from."""
+        missing = {name: sum(fact[f"size_{name}"] == 0 for fact in facts) for name in self.classes}
+        rare = ", ".join(f"{name} in {count}" for name, count in missing.items() if count)
+        return [f"of {len(facts)} images, no {rare}"] if rare else []
+
+    def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
+        """patient -> labels, fine to coarse: which of `data.folds.stratify` are there, and how many structures."""
+        held: dict[str, list[np.ndarray]] = {}
+        for patient, fact in zip(patients, facts):
+            held.setdefault(patient, []).append(np.array([fact[f"size_{name}"] > 0 for name in self.classes]))
+        chosen = [self.classes.index(name) for name in self.data.folds.stratify]
+        labels = {}
+        for patient, ones in held.items():
+            some, count = np.any(ones, axis=0), float(np.mean([one.sum() for one in ones]))
+            lack = len(self.classes) - count
+            fewer = "all structures" if lack == 0 else "most structures" if lack <= 2 else "few structures"
+            pattern = [", ".join(f"{self.classes[i]} {'present' if some[i] else 'absent'}" for i in chosen)] if chosen else []
+            labels[patient] = [*pattern, fewer]
+        return labels
+
+    def truth_records(self, truth: np.ndarray, case: str, geometry) -> list[dict]:
+        """Rows of training_set.csv: the boxes that are there."""
+        return box_rows(self.classes, case, truth[..., 1:], truth[..., 0] > 0)
+
+    def dataset_plots(self, truths: Sequence[np.ndarray], cases: Sequence) -> list:
+        return dataset_plots(self, truths, cases)
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    def transform(self, targets, warp):
+        """Targets (torch, float32 (B, K, 5)) under the batch's geometric augmentation; see `box_losses.warp_boxes`."""
+        from lib.tasks.box_losses import warp_boxes
+        order = [self.classes.index(self.swapped.get(name, name)) for name in self.classes]
+        return warp_boxes(targets, warp, self.visible, order)
+
+    @cached_property
+    def swapped(self) -> dict[str, str]:
+        return self.swap | {other: one for one, other in self.swap.items()}
+
+    def present(self, targets: np.ndarray) -> np.ndarray:
+        """bool (S, classes): which structures each target holds."""
+        return targets[..., 0] > 0
+
+    def foreground(self, present: np.ndarray) -> np.ndarray:
+        """bool (S,): which samples the balanced sampler draws as often as all others: those that lack a structure, from
+        which absence is learnt."""
+        return ~present.all(axis=1)
+
+    def loss(self, outputs, targets):
+        """(scalar, parts) of a detector's outputs against targets float32 (B, K, 5), all torch."""
+        from lib.tasks.box_losses import detection_loss
+        return detection_loss(outputs, targets, [self.weights.get(name, 1.0) for name in self.classes],
+                              {"presence": self.presence_weight, "heat": self.heat_weight,
+                               "overlap": self.overlap_weight, "side": self.side_weight})
+
+    # --- prediction ----------------------------------------------------------------------------------------------
+
+    @property
+    def confidence(self) -> float:
+        return float(self.calibration.get("confidence", CONFIDENCE))
+
+    def pooled_calibration(self, tasks: Sequence[Detection]) -> dict:
+        """The mean of several models' confidences, for their fused prediction."""
+        return {"confidence": float(np.mean([task.confidence for task in tasks]))}
+
+    def decode(self, outputs: dict[str, np.ndarray], case) -> Prediction:
+        """"presence" logits (frames, K) and "boxes" (frames, K, 4) of a whole case -> Prediction in native pixels."""
+        logits = outputs["presence"].astype(np.float32, copy=False)
+        centre, half = np.split(outputs["boxes"].astype(np.float64), [2], axis=-1)
+        corners = np.stack([centre - half / 2, centre + half / 2], axis=-2) * case.fit.grid[::-1]
+        native = case.fit.restore_points(corners)
+        native = np.clip(native, 0, case.geometry.shape[:0:-1])  # columns, rows
+        scores = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+        return Prediction(scores, native.reshape(*scores.shape, 4).astype(np.float32), self.confidence, np.ones_like(scores))
+
+    def fuse(self, predictions: Sequence[Prediction]) -> Prediction:
+        """Of every structure the boxes that lie together, weighted by their scores (weighted boxes fusion); the mean
+        score of all models."""
+        scores, boxes = (np.stack([getattr(p, key) for p in predictions]) for key in ("scores", "boxes"))
+        fused, agreement = np.empty_like(boxes[0]), np.empty_like(scores[0])
+        for place in np.ndindex(scores.shape[1:]):
+            fused[place], members = fuse_boxes(boxes[:, *place], scores[:, *place])
+            agreement[place] = members.mean()
+        return Prediction(scores.mean(axis=0), fused, float(np.mean([p.confidence for p in predictions])), agreement)
+
+    def records(self, prediction: Prediction, case) -> list[dict]:
+        """Rows of predictions.csv: every structure with its score; `present` says which of them count."""
+        more = {"present": prediction.found.astype(int), "agreement": prediction.agreement}
+        return box_rows(self.classes, case.case, prediction.boxes, np.ones(prediction.scores.shape, bool),
+                        prediction.scores, more)
+
+    def documents(self, images: Sequence[dict], predictions: Sequence[dict], truths: Sequence[dict]) -> dict[str, Any]:
+        """Predictions and truth in COCO's JSON: file name -> content."""
+        return coco_documents(self.classes, images, predictions, truths)
+
+    # --- scores --------------------------------------------------------------------------------------------------
+
+    def score(self, prediction: Prediction, truth: np.ndarray, case, distances: bool = True) -> dict:
+        """{(class, metric): value} of one case. `iou`: of a structure that is there, 0 where no box counts (a miss), NaN
+        where it is absent; `centre_error`: of structures that are there and were found."""
+        rows, there = {}, truth[..., 0] > 0
+        overlap = np.where(there, iou(prediction.boxes, truth[..., 1:]) * prediction.found, np.nan)
+        for index, name in enumerate(self.classes):
+            known = overlap[there[:, index], index]
+            rows[name, "iou"] = float(known.mean()) if len(known) else float("nan")
+        rows[ALL, "iou"] = float(overlap[there].mean()) if there.any() else float("nan")
+        spacings = {"px": (1.0, 1.0)} | ({"mm": case.geometry.spacing_mm[1:]} if case.geometry.spacing_mm else {})
+        both = there & prediction.found
+        for unit, spacing in spacings.items():
+            off = centre_distance(prediction.boxes, truth[..., 1:], spacing)
+            for index, name in enumerate(self.classes):
+                seen = both[:, index]
+                rows[name, f"centre_error_{unit}"] = float(off[seen, index].mean()) if seen.any() else float("nan")
+            rows[ALL, f"centre_error_{unit}"] = float(off[both].mean()) if both.any() else float("nan")
+        rows |= {(name, "present_true"): float(there[:, i].any()) for i, name in enumerate(self.classes)}
+        return rows | self.measure(prediction, case)
+
+    def measure(self, prediction: Prediction, case) -> dict:
+        """{(class, metric): value} of a case without truth."""
+        rows = {(name, "score"): float(prediction.scores[:, i].max()) for i, name in enumerate(self.classes)}
+        return rows | {(name, "present"): float(prediction.found[:, i].any()) for i, name in enumerate(self.classes)}
+
+    def worksheet(self, scores: dict) -> dict[str, float | str]:
+        """{(class, metric): value} by the titles of a worksheet's columns: overall ones first."""
+        ordered = sorted(scores.items(), key=lambda item: item[0][0] != ALL)
+        return {metric if name == ALL else f"{metric} {name}": value for (name, metric), value in ordered}
+
+    def evidence(self, prediction: Prediction, truth: np.ndarray, case) -> dict:
+        """Scores, boxes and truth of a case, and this model's confidence."""
+        return {"patient": case.patient, "scores": prediction.scores, "boxes": prediction.boxes, "truth": truth,
+                "confidence": prediction.confidence}
+
+    def score_set(self, evidence: Sequence[dict]) -> dict:
+        """Average precision and recall (COCO's rules), F1 at the confidence, presence: see `box_scores.set_scores`."""
+        return set_scores(self.classes, evidence)
+
+    def plots(self, evidence: Sequence[dict]) -> list:
+        """Precision against recall at IoU 0.5, and F1 against confidence."""
+        return precision_recall(self, evidence)
+
+    def calibrate(self, cases: Callable[[], Iterable[tuple[Prediction, np.ndarray, object]]]) -> dict:
+        """The confidence with the greatest F1 over all structures of the validation cases. No cases, no calibration: {}."""
+        evidence = [self.evidence(*one) for one in cases()]
+        if not evidence:
+            return {}
+        by_class = [lists_of(evidence, index) for index in range(len(self.classes))]
+        return {"confidence": best_confidence(*zip(*by_class)),
+                "cases": len(evidence)}
+
+    # --- pictures ------------------------------------------------------------------------------------------------
+
+    def draw(self, frames: np.ndarray, prediction: Prediction | None, truth: np.ndarray | None, case, chosen=None,
+             scale: float = 1) -> np.ndarray:
+        """uint8 (frames, rows * scale, columns * scale, 3) on the native grid: boxes that count with their scores, the
+        truth dashed; the plain frames without a prediction.
+
+        frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
+        """
+        return draw_frames(self, frames, prediction, truth, case, chosen, scale)
+
+    def side_by_side(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray | None, case) -> np.ndarray:
+        """uint8 (rows, columns, 3): image, truth and prediction, upright."""
+        return side_by_side(self, frames, prediction, truth, case)
+
+    def truth_picture(self, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
+        """uint8 (rows, columns, 3): the truth's boxes, upright."""
+        return truth_picture(self, frames, truth, case)
+
+    def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:
+        """float (frames,): the mean IoU of the structures that are there; without truth the mean score of what was found."""
+        if truth is None:
+            weights = np.where(prediction.found, prediction.scores, np.nan)
+        else:
+            weights = np.where(truth[..., 0] > 0, iou(prediction.boxes, truth[..., 1:]) * prediction.found, np.nan)
+        known = ~np.isnan(weights).all(axis=1)
+        scores = np.full(len(weights), np.nan)
+        scores[known] = np.nanmean(weights[known], axis=1)
+        return scores
