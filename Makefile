@@ -19,6 +19,10 @@ DEMO_TRAIN_lumbar_spine    = -j 3 --epochs 16 --batch-size 4 -lr 3e-3 --tracker 
 	--set training.patience=0
 DEMO_TEST_lumbar_spine     = --tolerance 1
 
+DEMO_PATIENTS_fetal_anatomy = --patients 200 --seed 0
+DEMO_PREPARE_fetal_anatomy  = -k 3 --set 'data.size=[160,208]'
+DEMO_TRAIN_fetal_anatomy    = -j 3 --epochs 20 --batch-size 8 --tracker none
+
 # make env PYTHON=/path/to/python uses that one; otherwise the first of these that runs and is new enough.
 PYTHON =
 PYTHONS = python3.12 python3.11 python3.13 python3.14 python3

@@ -76,8 +76,8 @@ def with_truth(reader, root: Path, usable: set[str], notes: list[str]) -> dict[s
     """case -> header of those whose truth is there; what stands in the way of a truth goes into `notes`."""
     try:
         scan = reader.headers(root, labels=True, new=True)
-    except InputError:  # no folder of masks at all
-        notes.append(f"no truth in {root}: predicted, not scored")
+    except InputError as error:  # no folder of masks, no table of boxes, or one that cannot be used
+        notes.append(f"predicted, not scored: no truth ({error})")
         return {}
     notes += [f"predicted but not scored: {problem}" for problem in scan.problems
               if problem.case in usable and reader.has_truth(root, problem.case)]

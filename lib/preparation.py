@@ -141,8 +141,9 @@ def source_hashes(root: Path, header: Header) -> dict[str, str]:
 def stop_if_bad(problems: list[CaseProblem], skip_bad: bool) -> None:
     if problems and not skip_bad:
         lines = "\n  ".join(map(str, problems))
-        raise InputError(f"{len(problems)} case{'s' if len(problems) > 1 else ''} cannot be used (--skip-bad leaves "
-                         f"such cases out):\n  {lines}")
+        cases = len({problem.case for problem in problems})
+        raise InputError(f"{cases} case{'s' if cases > 1 else ''} cannot be used (--skip-bad leaves such cases out):\n"
+                         f"  {lines}")
 
 
 def parallel(function, items, jobs: int, progress=None) -> list:
@@ -233,7 +234,8 @@ def describe(outcome: Outcome) -> str:
         lines.append("prepared again, because of:  " + ";  ".join(shown))
     lines += [f"left out: {problem}" for problem in outcome.rejected]
     if outcome.rejected:
-        lines.append(f"{len(outcome.rejected)} cases left out, listed in {outcome.folder / 'rejected.csv'}")
+        cases = len({problem.case for problem in outcome.rejected})
+        lines.append(f"{cases} case{'s' if cases > 1 else ''} left out, listed in {outcome.folder / 'rejected.csv'}")
     folds = len({row["fold"] for row in read_table(outcome.folder / "splits.csv")})
     lines.append(f"{outcome.cases} cases, {outcome.samples} samples, {folds} fold{'s' if folds > 1 else ''} -> "
                  f"{outcome.folder}")

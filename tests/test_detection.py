@@ -12,7 +12,8 @@ from lib.data.augmentation import Warp, random_warp
 from lib.data.case import Case, Header
 from lib.data.store import CaseRecord
 from lib.imaging.geometry import Fit, Geometry
-from lib.study import Augmentation, Data, InputError
+from lib.study import Augmentation, Data, InputError, load_study
+from lib.tasks import make_task
 from lib.tasks.box_losses import detection_loss, heat_entropy, warp_boxes
 from lib.tasks.detection import Detection, Prediction
 
@@ -259,3 +260,9 @@ def test_calibration_takes_the_confidence_with_the_best_f1():
 def test_keys_that_cannot_be_meant(keys, named):
     with pytest.raises(InputError, match=named):
         detection(**keys)
+
+
+def test_a_mirror_at_the_end_and_names_that_change_sides_exclude_each_other():
+    study = load_study("fetal_anatomy", ["task.swap={IT: CM}", "window.mirror=true"])
+    with pytest.raises(InputError, match="window.mirror.*task.swap"):
+        make_task(study)

@@ -16,7 +16,7 @@ from lib.imaging.captions import MARK
 from lib.imaging.geometry import Geometry
 from lib.imaging.painting import overlay
 from lib.reporting import dataset, results
-from lib.reporting.heatmaps import caption, worst_and_best, write_heatmap, write_picture
+from lib.reporting.heatmaps import MARGIN_PX, WORST_PX, caption, draw_worst, worst_and_best, write_heatmap, write_picture
 from lib.reporting.results import draw_results, pairs_of, unit_of
 from lib.reporting.style import pyplot
 
@@ -51,6 +51,21 @@ def test_a_figure_per_metric_and_one_for_every_truth_beside_it(tmp_path):
     draw_results(tmp_path / "figures", rows, ("dice", "hd95_mm", "roc_auc", "volume_ml"))
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["dice.png", "odd_name.png", "volume_ml.png"]
     draw_results(tmp_path / "none", [], ("dice",))
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_page_of_the_worst_cases_begins_with_the_worst(tmp_path):
+    """Pictures of one grey level each; where a case was judged twice, its lower score counts."""
+    rows = [row("good", "all", "iou", 0.9), row("bad", "all", "iou", 0.1), row("undefined", "all", "iou", math.nan),
+            row("twice", "all", "iou", 0.8, 0), row("twice", "all", "iou", 0.3, 1), row("bad", "x", "iou", 0.0)]
+    for name, grey in {"good": 60, "bad": 120, "undefined": 200, "fold0/twice": 220, "fold1/twice": 180}.items():
+        write_picture(tmp_path / "pictures" / f"{name}.png", np.full((50, 100, 3), grey, np.uint8))
+    draw_worst(tmp_path, rows, "iou")
+    page = cv2.imread(str(tmp_path / "figures" / "worst_cases.png"))
+    strip = WORST_PX // 2 + MARGIN_PX
+    assert page.shape == (3 * strip, WORST_PX, 3)
+    assert [int(page[strip * i + MARGIN_PX + 200, 500, 0]) for i in range(3)] == [120, 180, 60]
+    draw_worst(tmp_path / "none", rows, "iou")
     assert not (tmp_path / "none").exists()
 
 

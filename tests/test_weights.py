@@ -178,3 +178,21 @@ def test_tensors_that_do_not_fit_are_counted(tmp_path):
     with pytest.raises(InputError, match=r"2 missing \(first: merge.0.0.weight\); 1 unknown \(first: extra\); 1 of "
                                          r"another shape \(first: down.1.0.weight \(4, 9, 3, 3\), here \(4, 2, 3, 3"):
         made(UNET, 1, 2, weights=str(path))
+
+
+def test_a_detector_takes_the_backbone_of_torchvision_and_of_another_detector(tmp_path):
+    """The first kernel is summed for grey images; the head, of other structures, stays as it is."""
+    from torchvision.models import mobilenet_v2
+    torch.manual_seed(0)
+    full = mobilenet_v2(weights=None)
+    torch.save(full.state_dict(), tmp_path / "mobilenet.pth")
+    study = dataclasses.replace(load_study("fetal_anatomy", ["data.size=[64, 64]"]),
+                                network={"name": "mobilenet_v2_boxes", "width": 8, "weights": str(tmp_path / "mobilenet.pth")})
+    first = make_network(study, channels=1, outputs=9)
+    assert torch.allclose(first.core.features[0][0].weight, full.features[0][0].weight.sum(1, keepdim=True))
+    assert torch.equal(first.core.features[17].conv[2].weight, full.features[17].conv[2].weight)
+    torch.save({"network": first.state_dict()}, tmp_path / "detector.pt")
+    other = dataclasses.replace(study, network={**study.network, "weights": str(tmp_path / "detector.pt")})
+    second = make_network(other, channels=1, outputs=2)
+    assert torch.equal(second.core.features[17].conv[2].weight, first.core.features[17].conv[2].weight)
+    assert second.core.head.read.shape[0] == 2

@@ -41,7 +41,7 @@ def build_mobilenet(inputs: Inputs, outputs: int, weights_follow: bool, head: st
         path = cached(MobileNet_V2_Weights.IMAGENET1K_V1.url) if weights == "imagenet" else Path(weights)
         require(path.is_file(), KEY, repr(weights), "imagenet or the path of a local file")
         state = {key.removeprefix("features."): value for key, value in read_weights(path).items()}
-        load_weights(features, state, path, stem=STEM, ignored=("classifier.", f"{LEVELS[32] + 1}."))
+        load_weights(features, state, path, stem=STEM, ignored=("classifier.", "head.", f"{LEVELS[32] + 1}."))
     made = (HeatmapHead(outputs, width, stride) if head == "heatmap"
             else RegressionHead(outputs, width, (inputs.rows, inputs.columns)))
     return BoxNetwork(features, made)

@@ -15,6 +15,7 @@ from lib.study import Data, InputError
 
 CORNERS = ("x_min", "y_min", "x_max", "y_max")
 MOST_ROWS = 40  # of one unknown structure that a message lists
+SWAPPED = 0.02  # share of the boxes that do not fit, but would with x and y exchanged, from which the columns are doubted
 
 
 class RowError(Exception):
@@ -45,8 +46,8 @@ class TableBoxes:
     CORNERS in this order."""
 
     def __init__(self, table: Table, columns: Mapping[str, str], data: Data):
-        self.place, self.columns, self.separator, self.classes = table.place, columns, table.separator or ",", data.classes
-        self.known = spellings(data)
+        self.place, self.columns, self.separator = table.place, columns, table.separator or ","
+        self.classes, self.known = data.classes, spellings(data)
         self.titles = [columns[role] for role in ("structure", *CORNERS)]
         self.rows = [(cells[0], BoxRow(table.row(number), number, cells[1:])) for number, cells in
                      table.cells({f"data.reader.columns.{role}": column for role, column in columns.items()})]
@@ -89,13 +90,18 @@ class TableBoxes:
         return self.known[folded(row.cells[0])], box
 
     def check_axes(self, matched: Matched, sizes: Mapping[str, tuple[int, int]]) -> None:
-        """Raise InputError if most boxes lie outside their images as they are, and inside with x and y exchanged."""
-        swapped = 0
+        """Raise InputError if the boxes fit their images much better with x and y exchanged.
+
+        In wide images most boxes fit either way: what tells are those that fit in one way only.
+        """
+        swapped = straight = 0
         for photo, row in matched.rows:
             box, size = self._numbers(row), sizes.get(photo.case)
-            if size and None not in box and box[0] < box[2] and box[1] < box[3] and not fits(box, size):
-                swapped += fits([box[1], box[0], box[3], box[2]], size)
-        if swapped > len(matched.rows) / 2:
+            if size and None not in box and box[0] < box[2] and box[1] < box[3]:
+                exchanged = fits([box[1], box[0], box[3], box[2]], size)
+                swapped += exchanged and not fits(box, size)
+                straight += fits(box, size) and not exchanged
+        if swapped > max(1, SWAPPED * len(matched.rows)) and straight * 10 <= swapped:
             other = {role: self.columns[("y" if role[0] == "x" else "x") + role[1:]] for role in CORNERS}
             raise InputError(f"{self.place}: x and y look swapped: {swapped} of {len(matched.rows)} boxes do not fit "
                              "their images, but would with x and y exchanged; set data.reader.columns to {"

@@ -169,6 +169,6 @@ def check_subsets(headers: Sequence[Header]) -> None:
     """Raise InputError if some images lie in train, val and test folders and some beside them."""
     outside = [header.files["image"] for header in headers if not header.subset]
     if outside and any(header.subset not in ("", EXTERNAL) for header in headers):
-        raise InputError(f"{len(outside)} images lie beside the train, val and test folders, which does not say what "
-                         f"they are for: {some(outside)}. Move them, name their folder in data.reader.test_folders, or deal "
-                         "all images into folds with --set data.folds.pool=true")
+        raise InputError(f"{len(outside)} of {len(headers)} images lie beside the train, val and test folders, which "
+                         f"does not say what they are for: {some(outside)}. Move them, name their folder in "
+                         "data.reader.test_folders, or deal all images into folds with --set data.folds.pool=true")

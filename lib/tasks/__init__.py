@@ -6,7 +6,7 @@ stages use:
     case_metrics                     metrics that a single case has, the main one first
     selectable                       metrics that a best epoch can be chosen by -> whether larger is better
     outputs                          units or channels that the network must give
-    check_channels(channels)         InputError for keys that need a channel that is not there
+    check_channels(channels)         InputError for keys that need a channel that is not there; `check_window(window)`
     targets_shape(samples, size)     shape of targets.npy; `targets_dtype`
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy
@@ -56,5 +56,7 @@ def make_task(study: Study):
     options = dict(study.task)
     kind = options.pop("kind", None)
     one_of(kind, tuple(TASKS), "task.kind")
-    return build(TASKS[kind], options, "task", data=study.data, measurements=study.measurements, calibration={},
+    task = build(TASKS[kind], options, "task", data=study.data, measurements=study.measurements, calibration={},
                  tolerance_mm=study.report.tolerance_mm)
+    task.check_window(study.window)
+    return task

@@ -34,6 +34,9 @@ class Task:
     def check_channels(self, channels: int) -> None:
         """Nothing here needs a certain channel."""
 
+    def check_window(self, window) -> None:
+        """Any window will do."""
+
     def notes(self, headers: Sequence, facts: Sequence[dict]) -> list[str]:
         return []
 

@@ -121,6 +121,11 @@ class Detection(Task):
         require(-channels <= self.background < channels, "task.background", self.background,
                 f"a channel, 0 to {channels - 1}, or -1 for the last")
 
+    def check_window(self, window) -> None:
+        """Raises InputError for a mirror that the network cannot see through."""
+        require(not (window.mirror and self.swap), "window.mirror", "true with task.swap",
+                "one of them: the mean of both views would mix the names that change sides")
+
     # --- preparation ---------------------------------------------------------------------------------------------
 
     @property
