@@ -25,9 +25,9 @@ from lib.workspace import Workspace, file_hash, read_table, replacing, write_tab
 OPSET = 18
 PARITY_CASES = 2
 BATCHES = (1, 5)  # 5 rarely divides a series, so that a last, smaller batch is tried as well
-LOGIT_TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order
+OUTPUT_TOLERANCE = 1e-3  # of an output's largest value: float32 sums in another order
 METRIC_TOLERANCE = 1e-3
-COLUMNS = ("fold", "case", "batch", "largest_logit", "largest_difference", "metric", "torch_score", "onnx_score", "passed")
+COLUMNS = ("fold", "case", "batch", "output", "largest_value", "largest_difference", "metric", "torch_score", "onnx_score", "passed")
 
 
 def parse_checkpoints(texts: list[str]) -> dict[int, Path]:
@@ -69,7 +69,7 @@ def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[
         rows += found
         print(f"fold {fold}: {path} (epoch {checkpoint['epoch'] + 1}, {checkpoint['metric']}"
               f"{score_text(checkpoint['score'])}{'' if checkpoint.get('finished') else ', UNFINISHED training'}) -> "
-              f"{target if passed else 'FAILED parity'}; largest logit difference "
+              f"{target if passed else 'FAILED parity'}; largest difference of outputs "
               f"{max(row['largest_difference'] for row in found):.1e}")
     prepared.check_unchanged()
     write_parity(folder / "parity.csv", rows)
@@ -103,7 +103,7 @@ def loaded_model(prepared: Prepared, space: Workspace, name: str, path: Path) ->
     with replacing(target) as candidate:
         rows, passed = convert(path, checkpoint, prepared, candidate, chosen=True)
         if not passed:
-            raise InputError(f"{path}: its ONNX file does not give the network's answers (largest logit difference "
+            raise InputError(f"{path}: its ONNX file does not give the network's answers (largest difference of outputs "
                              f"{max(row['largest_difference'] for row in rows):.1e})")
     return target, label
 
@@ -223,17 +223,18 @@ def parity(checkpoint: dict, prepared: Prepared, task, path: Path, fold: int) ->
 
 
 def compare(expected: dict, found: dict, task, truth, case, metric: str) -> dict:
-    """Largest logit difference and both final scores of one case."""
-    largest = max(float(np.abs(value).max()) for value in expected.values())
-    difference = max(float(np.abs(found[name] - value).max()) for name, value in expected.items())
+    """The output that differs most for its size, by how much, and both final scores of one case."""
+    sizes = {name: max(1.0, float(np.abs(value).max())) for name, value in expected.items()}
+    differences = {name: float(np.abs(found[name] - value).max()) for name, value in expected.items()}
+    worst = max(sizes, key=lambda name: np.nan_to_num(differences[name] / sizes[name], nan=np.inf))
     scores = []
     for outputs in (expected, found):
         rows = task.score(task.decode(outputs, case), truth, case, distances=False)
         name, cls = metric.split("/")
         scores.append(float(rows[cls, name]))
     same = np.isclose(*scores, rtol=0, atol=METRIC_TOLERANCE, equal_nan=True)
-    passed = bool(difference <= LOGIT_TOLERANCE * max(1.0, largest) and same)  # a NaN difference fails
-    return {"largest_logit": largest, "largest_difference": difference, "torch_score": scores[0],
+    passed = bool(differences[worst] <= OUTPUT_TOLERANCE * sizes[worst] and same)  # a NaN difference fails
+    return {"output": worst, "largest_value": sizes[worst], "largest_difference": differences[worst], "torch_score": scores[0],
             "onnx_score": scores[1], "passed": "yes" if passed else "no"}
 
 

@@ -33,7 +33,7 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
         if not any(of_folds.values()):
             raise InputError(f"there are no {one} cases in fold {', '.join(map(str, of_folds))}" + {
                 "validation": ": it was prepared without validation patients",
-                "external": ": the study names no data.reader.test_folders"}.get(
+                "external": ": no image of data.reader.test_folders was prepared"}.get(
                     one, "; --split validation scores those that chose the epoch"))
         check_tolerance(study, [case for cases in of_folds.values() for case, _ in cases])
     parts = []
@@ -48,7 +48,7 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
             summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "subset": one,
                                                       "tolerance_mm": study.report.tolerance_mm, "loaded": loaded},
                                      CASES[one])
-        parts.append([sentence(len(evidence), one, members), *notes(prepared, members, bool(chosen)),
+        parts.append([sentence(len(evidence), one, members), *notes(prepared, members, one, bool(chosen)),
                       headline(summary, task.headline), f"results: {target}"])
     return "\n\n".join("\n".join(lines) for lines in parts)
 
@@ -95,7 +95,8 @@ def test_together(results: Results, prepared: Prepared, members: dict[int, Membe
     """All models on the same cases: rows of each case are those of the fused prediction, rows of the set are those of
     every model alone (with its fold) and of the fused predictions (without one). Returns the latter's evidence."""
     task, evidence, alone = voters_task(list(members.values())), [], {fold: [] for fold in members}
-    for case, samples in progress(next(iter(series.values())), len(next(iter(series.values()))), subset):
+    cases = next(iter(series.values()))  # the same for every model
+    for case, samples in progress(cases, len(cases), subset):
         truth, predictions, started = prepared.truth(case), [], time.perf_counter()
         for fold, member in members.items():
             [(_, raw)] = predict_cases(member.model.run, prepared.frames, [(case, samples)], member.model.study.window, BATCH)
@@ -140,6 +141,8 @@ def results_folder(space: Workspace, name: str, subset: str, loaded: str) -> tup
 def sentence(count: int, subset: str, members: dict[int, Member]) -> str:
     where = f", on {provider(members)}"
     if subset == EXTERNAL:
+        if len(members) == 1:
+            return f"{count} external test cases, by the model of fold {next(iter(members))}{where}"
         return (f"{count} external test cases, each by all {len(members)} models together{where} (mean over folds: each "
                 "model alone; pooled: all together)")
     if subset == "test":
@@ -148,12 +151,12 @@ def sentence(count: int, subset: str, members: dict[int, Member]) -> str:
             "numbers for a paper are those of test cases")
 
 
-def notes(prepared: Prepared, members: dict[int, Member], chosen: bool) -> list[str]:
+def notes(prepared: Prepared, members: dict[int, Member], subset: str, chosen: bool) -> list[str]:
     """Unfinished and missing models."""
     absent = [fold for fold in sorted(prepared.splits) if fold not in members]
     unfinished = [fold for fold, member in members.items() if not member.model.meta["finished"]]
     lines = [f"UNFINISHED training behind the model of fold {', '.join(map(str, unfinished))}"] if unfinished else []
     if absent and not chosen:
         lines.append(f"ONLY {len(members)} of {len(prepared.splits)} folds have a model; fold "
-                     f"{', '.join(map(str, absent))} was not tested")
+                     f"{', '.join(map(str, absent))} {'did not vote' if subset == EXTERNAL else 'was not tested'}")
     return lines

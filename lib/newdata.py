@@ -79,6 +79,11 @@ def with_truth(reader, root: Path, usable: set[str], notes: list[str]) -> dict[s
     except InputError as error:  # no folder of masks, no table of boxes, or one that cannot be used
         notes.append(f"predicted, not scored: no truth ({error})")
         return {}
+    notes += [note for note in scan.notes if note not in notes]
+    nameless = [problem for problem in scan.problems if not problem.case]
+    if nameless:
+        notes.append(f"predicted, not scored: {len(nameless)} rows of unknown images, the first: {nameless[0]}")
+        return {}
     notes += [f"predicted but not scored: {problem}" for problem in scan.problems
               if problem.case in usable and reader.has_truth(root, problem.case)]
     return {header.case: header for header in scan.headers}
@@ -124,7 +129,7 @@ def predict_new(results: Results, study: Study, voters: list[Member], case: Case
 def record_of(header: Header, study: Study) -> CaseRecord:
     """A case that is not in the prepared arrays, as the tasks know cases."""
     return CaseRecord(0, header.case, header.patient, header.geometry, fit_of(header.geometry, study.data.size),
-                      slice(0, header.geometry.shape[0]), "")
+                      slice(0, header.geometry.shape[0]), "", header.files)
 
 
 def whole_series(frames: int) -> Samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable, Sequence
 
 import torch
 from torch.optim import lr_scheduler
@@ -24,6 +24,20 @@ def make_optimizer(network: torch.nn.Module, settings: Training) -> torch.optim.
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=settings.momentum, nesterov=settings.momentum > 0, **keys)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](parameters, **keys)
+
+
+def warming_average(decay: float) -> Callable:
+    """The rule by which torch's AveragedModel averages weights (Polyak & Juditsky 1992; exponential as in Tarvainen &
+    Valpola 2017), with a decay that rises with age n, min(decay, (1 + n) / (10 + n)), as in TensorFlow's
+    ExponentialMovingAverage: with a constant one the first weights linger, and with them a network that says nothing,
+    because batch normalisation's statistics are averages already."""
+    @torch.no_grad()
+    def update(kept: Sequence[torch.Tensor], current: Sequence[torch.Tensor], age: torch.Tensor) -> None:
+        if kept[0].is_floating_point():
+            torch._foreach_lerp_(kept, current, 1 - min(decay, (1 + int(age)) / (10 + int(age))))
+        else:  # batch normalisation counts its batches
+            torch._foreach_copy_(kept, current)
+    return update
 
 
 @dataclass

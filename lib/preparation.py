@@ -56,7 +56,8 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     check_network(study)  # a misspelt name should not wait for script 2
     reader = make_reader(study.data)
     scan = reader.headers(root)
-    notes = [*scan.notes, *([f"skipped (none of the study's files): {', '.join(scan.ignored)}"] if scan.ignored else [])]
+    notes = [*scan.notes, *([f"{len(scan.unused)} names that are not used are listed in {space.prepared / 'not_used.csv'}"]
+                            if scan.unused else []), *([f"skipped (none of the study's files): {', '.join(scan.ignored)}"] if scan.ignored else [])]
     stop_if_bad(scan.problems, skip_bad)
     headers = scan.headers
     if not headers:
@@ -91,7 +92,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
                               progress)
         rejected = [*scan.problems, *rejected]
-        notes += write_tables(folder, study, task, kept.headers, kept.facts, kept.truths, rejected)
+        notes += write_tables(folder, study, task, kept.headers, kept.facts, kept.truths, rejected, scan.unused)
         manifest = {
             "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
             "fingerprint": text_hash(key, file_hash(folder / "splits.csv")), "channels": list(reader.channel_names),
@@ -139,8 +140,10 @@ def source_hashes(root: Path, header: Header) -> dict[str, str]:
 
 
 def stop_if_bad(problems: list[CaseProblem], skip_bad: bool) -> None:
-    if problems and not skip_bad:
-        lines = "\n  ".join(map(str, problems))
+    lines = "\n  ".join(str(problem) for problem in problems if not (skip_bad and problem.case))
+    if lines and skip_bad:
+        raise InputError(f"--skip-bad leaves out cases, but of these nobody knows the case:\n  {lines}")
+    if lines:
         cases = len({problem.case for problem in problems})
         raise InputError(f"{cases} case{'s' if cases > 1 else ''} cannot be used (--skip-bad leaves such cases out):\n"
                          f"  {lines}")
@@ -195,7 +198,7 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
                 targets_file.write(starts[index], task.encode(truth, fit))
                 save_truth(folder, index, truth)
                 return ({"content": content_hash(case), **task.facts(case, truth)},
-                        task.truth_records(truth, case.header.case, case.header.geometry))
+                        task.truth_records(truth, case.header))
             except CaseError as error:
                 return error.problem
 
@@ -215,7 +218,7 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
 
 
 def check_disk(workspace: Path, frames_shape, store, targets_shape, targets_dtype, headers, classes: int) -> None:
-    truth = sum(int(np.prod(h.geometry.shape)) for h in headers) * classes // 8
+    truth = 0 if targets_dtype != "uint8" else sum(int(np.prod(h.geometry.shape)) for h in headers) * classes // 8
     needed = truth + sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
                          for shape, kind in ((frames_shape, store), (targets_shape, targets_dtype)))
     free = shutil.disk_usage(workspace).free

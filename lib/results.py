@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from lib.imaging.writing import write_prediction, write_shares
@@ -51,14 +52,14 @@ class Results:
     def record(self, task, prediction, truth, case, fold, beneath: str) -> None:
         """The prediction and its truth in rows, of tasks that have such."""
         key = f"{beneath}/{case.case}"
-        about = {"key": key, "patient": case.patient, "fold": fold}
+        about = {"key": key, "case": case.case, "patient": case.patient, "fold": fold}
         rows = task.records(prediction, case)
         if rows:
             _, height, width = case.geometry.shape
-            self.images.append({"key": key, "file_name": case.case, "width": width, "height": height})
+            self.images.append({"key": key, "file_name": case.files.get("image", case.case), "width": width, "height": height})
         self.predictions += [{**row, **about} for row in rows]
         if truth is not None:
-            self.truths += [{**row, **about} for row in task.truth_records(truth, case.case, case.geometry)]
+            self.truths += [{**row, **about} for row in task.truth_records(truth, case)]
 
     def add_agreement(self, task, predictions: list, case) -> None:
         """How far several models agree on a case."""
@@ -78,7 +79,8 @@ class Results:
             for name, content in task.documents(self.images, self.predictions, self.truths).items():
                 write_json(self.folder / name, content)
         draw_results(self.folder / "figures", self.rows, task.figures, cases)
-        draw_plots(self.folder / "figures", task.plots(evidence) if evidence else [])
+        plots = [replace(plot, title=f"{plot.title}: {len(evidence)} {cases}") for plot in task.plots(evidence)]
+        draw_plots(self.folder / "figures", plots if evidence else [])
         draw_worst(self.folder, self.rows, task.case_metrics[0])
         return summary
 

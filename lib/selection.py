@@ -55,11 +55,19 @@ class Selection:
     def take(self, epoch: int, score: float) -> bool:
         """Whether `epoch` is the best now; without validation the last always is."""
         better = score > self.score if self.larger_is_better else score < self.score
+        better |= score == self.score and self.nothing_learnt  # of epochs without any success, the last
         if self.epoch >= 0 and self.has_validation and not better:
             return False
         self.epoch, self.score = epoch, score
         return True
 
+    @property
+    def nothing_learnt(self) -> bool:
+        """Whether a score that grows from 0 is still there: patience has nothing to wait beside yet."""
+        return self.has_validation and self.larger_is_better and self.epoch >= 0 and self.score <= 0
+
     def out_of_patience(self, epochs_done: int) -> bool:
+        if self.nothing_learnt:
+            return False
         waited = epochs_done - 1 - self.epoch
         return bool(self.settings.patience and self.has_validation and epochs_done and waited >= self.settings.patience)

@@ -89,7 +89,8 @@ class Data:
         one_of(self.store, ("float16", "uint8"), "data.store")
         require(len(set(self.classes)) == len(self.classes), "data.classes", list(self.classes), "different names")
         for name in self.classes:  # `all` is the class of overall rows, `metric/class` a column
-            require(name not in ("", "all") and "/" not in name, "data.classes", repr(name), "another name, without /")
+            require(name not in ("", "all", "unit") and "/" not in name and name == name.strip() and name.isprintable(),
+                    "data.classes", repr(name), "another name, without / and without blanks around it")
         require(0 < self.clip < float("inf"), "data.clip", self.clip, "above 0, finite")
         require(self.store != "uint8" or self.intensity == "none", "data.store", "uint8 with z-scores",
                 "float16, or intensity: none")

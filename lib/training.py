@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from lib.checkpoints import load_checkpoint, save_checkpoint
 from lib.data.augmentation import augment
@@ -19,7 +19,7 @@ from lib.data.store import Prepared, Samples
 from lib.devices import has_bf16, hash_seed, host_buffer
 from lib.networks import make_network
 from lib.networks.window import SCALES
-from lib.optimisation import make_optimizer, make_schedule
+from lib.optimisation import make_optimizer, make_schedule, warming_average
 from lib.progress import no_progress
 from lib.reporting.worksheets import write_worksheet
 from lib.selection import Selection
@@ -80,8 +80,7 @@ class Trainer:
         self.validation = Validation(study, self.task, fold.prepared, fold.validation, device, self.amp)
         self.average = None
         if self.settings.average:
-            self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(self.settings.average),
-                                         use_buffers=True)
+            self.average = AveragedModel(self.network, multi_avg_fn=warming_average(self.settings.average), use_buffers=True)
         self.optimizer = make_optimizer(self.network, self.settings)
         self.batches_per_epoch = math.ceil(len(fold.train) / self.settings.batch_size)
         steps = math.ceil(self.batches_per_epoch / self.settings.accumulate)
@@ -102,8 +101,8 @@ class Trainer:
 
     @property
     def kept(self) -> torch.nn.Module:
-        """The network that is validated and kept: the moving average of the weights where there is one (Polyak &
-        Juditsky 1992; exponential as in Tarvainen & Valpola 2017), else the trained one."""
+        """The network that is validated and kept: the moving average of the weights where there is one, else the trained
+        one."""
         return self.average.module if self.average else self.network
 
     # --- state ---------------------------------------------------------------------------------------------------
@@ -208,6 +207,9 @@ class Trainer:
                 self.validation.draw(self.kept, self.task.with_calibration(self.calibration), self.folder / "validation")
         else:
             self.log("WARNING: no validation patients, so the LAST epoch is kept and thresholds stay at their defaults")
+        if self.selection.nothing_learnt:
+            self.log(f"WARNING: {self.selection.column} was never above 0: this model has learned nothing. Train longer, or "
+                     "look at the data (prepared/figures) and the learning rate")
         self.finished = True
         self.save_kept("best.pt", self.selection.epoch, self.selection.score)
         self.tracker.summary({"best_epoch": self.selection.epoch, f"best_{best['metric']}": self.selection.score})

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from openpyxl import Workbook
+from openpyxl import Workbook, load_workbook
 from PIL import Image
 
 from conftest import ROOT
 from lib.data.case import CaseError
+from lib.preparation import stop_if_bad
 from lib.readers import make_reader
 from lib.readers.names import some
-from lib.readers.tables import SpacingTable, read_spacings, read_table
+from lib.readers.tables import SpacingTable, parse_number, read_spacings, read_table
 from lib.study import Data, Folds, InputError, build
 
 SIZE = (20, 30)  # rows, columns
@@ -219,7 +220,8 @@ REASONS = [("b", 3, "NT: h_min is empty"), ("c", 4, "palate: h_min and w_max are
            ("j", 11, "NT: reaches 0.5 px beyond the left edge and 0.75 px beyond the right edge and 0.25 px beyond the "
                      f"bottom edge of {WHERE}"),
            ("k", 14, "NT: a second box in one image; the first is in b.xlsx, sheet boxes, row 12"),
-           ("row 15", 15, "fname is empty"), ("m", 17, f"NT: reaches 1 px beyond the right edge of {WHERE}"),
+           ("", 15, "fname is empty, so nobody knows whose box it is; fill it in (of merged cells the first row alone has it)"),
+           ("m", 17, f"NT: reaches 1 px beyond the right edge of {WHERE}"),
            ("n", 19, "palate: w_max is '4,0 px', expected a number of pixels")]
 
 
@@ -228,7 +230,7 @@ def test_all_bad_rows_are_listed_at_once_with_their_sheet_and_number(tmp_path):
     write(tmp_path / "b.xlsx", BAD)
     scan = reader(table="b.xlsx").headers(tmp_path)
     assert {str(problem) for problem in scan.problems} == {
-        f"{case}: b.xlsx, sheet boxes, row {row}: {reason}" for case, row, reason in REASONS}
+        f"{case}{': ' * bool(case)}b.xlsx, sheet boxes, row {row}: {reason}" for case, row, reason in REASONS}
     assert len(scan.problems) == len(REASONS)
     assert {header.case: header.labels for header in scan.headers} == {  # k and n are left out, whole
         "a": {"NT": [2, 1, 4, 3]}, "l": {"NT": [0, 0, 30, 20]}}
@@ -583,6 +585,96 @@ def test_label_files_that_cannot_be_read_or_belong_to_nothing(tmp_path):
     labels(tmp_path, {"classes.txt": "NT\npalate\nnasal bone"})
     with pytest.raises(InputError, match="classes.txt: lists NT, palate, nasal bone, but data.classes palate, .*, NT"):
         reader(yolo="labels").headers(tmp_path)
+
+
+@pytest.mark.parametrize("names, text", [
+    ("[palate, Nasal  bone, NT]", ""), ("{0: palate, 2: NT, 1: nasal bone}", ""),
+    ("[NT, palate, nasal bone]", "data.yaml: lists NT, palate, nasal bone, but data.classes palate, nasal bone, NT"),
+    ("7", "data.yaml: holds no `names`")])
+def test_the_order_in_a_data_yaml_has_to_be_the_studys(tmp_path, names, text):
+    folder(tmp_path, "1.png")
+    labels(tmp_path, {"1.txt": "0 .5 .5 .1 .1"})
+    (tmp_path / "data.yaml").write_text(f"train: images\nnames: {names}\n")
+    if not text:
+        assert not reader(yolo="labels").headers(tmp_path).problems
+        return
+    with pytest.raises(InputError, match=text):
+        reader(yolo="labels").headers(tmp_path)
+
+
+def test_what_is_not_used_is_listed_whole(tmp_path):
+    folder(tmp_path, "a.png", "b.png")
+    write(tmp_path / "b.csv", [["a.png", "NT", 1, 2, 3, 4], *[[f"gone{i}.png", "NT", 1, 2, 3, 4] for i in range(12)]])
+    unused = reader().headers(tmp_path).unused
+    assert [(p.case, p.file) for p in unused] == [*[("", f"gone{i}.png") for i in range(12)], ("b", "images/b.png")]
+    assert unused[0].reason == "is named in b.csv, but there is no such image" and unused[-1].reason == "has no box"
+
+
+def test_a_row_without_a_name_cannot_be_left_out(tmp_path):
+    """As of merged cells: nobody knows whose box it is, so no image can be trusted to be whole."""
+    folder(tmp_path, "a.png", "b.png")
+    write(tmp_path / "b.xlsx", [["a.png", "NT", 1, 2, 3, 4], [None, "palate", 1, 2, 3, 4], ["b.png", "NT", 3, 2, 1, 4]])
+    problems = reader(table="b.xlsx").headers(tmp_path).problems
+    with pytest.raises(InputError, match="2 cases cannot be used.*\\n  b.xlsx, sheet boxes, row 3: fname is empty"):
+        stop_if_bad(problems, skip_bad=False)
+    with pytest.raises(InputError) as caught:
+        stop_if_bad(problems, skip_bad=True)
+    assert "nobody knows the case" in str(caught.value) and "row 4" not in str(caught.value)
+    stop_if_bad([problem for problem in problems if problem.case], skip_bad=True)
+
+
+def test_formulas_without_values_and_hidden_sheets(tmp_path):
+    folder(tmp_path, "a.png")
+    path = write(tmp_path / "b.xlsx", [["a.png", "NT", 1, 2, 3, 4], ["=raw!A1", "=raw!B1", "=raw!C1", "=raw!D1", 3, 4]])
+    with pytest.raises(InputError, match="sheet boxes, row 3: the formula '=raw!A1' has no stored value"):
+        reader(table="b.xlsx").headers(tmp_path)
+    write(path, [["a.png", "NT", 1, 2, 3, 4]], sheet="old")
+    book = load_workbook(path)
+    book["old"].sheet_state = "hidden"
+    new = book.create_sheet("new")
+    for row in [HEADER, ["a.png", "palate", 5, 6, 7, 8]]:
+        new.append(row)
+    book.save(path)
+    assert boxes(reader(table="b.xlsx"), tmp_path) == {"a": {"palate": [6, 5, 8, 7]}}
+    assert boxes(reader(table="b.xlsx", sheet="old"), tmp_path) == {"a": {"NT": [2, 1, 4, 3]}}
+
+
+def test_links_take_no_image_out_of_its_subset(tmp_path):
+    root = folder(tmp_path / "one", "Test/a.png", "TrainVal/b.png")
+    write(root / "b.csv", [["a.png", "NT", 1, 2, 3, 4], ["b.png", "NT", 1, 2, 3, 4]])
+    (root / "images" / "All").symlink_to("Test")
+    assert {h.case: h.subset for h in reader(test_folders=["Test"]).headers(root).headers} == {"a": "external", "b": ""}
+    root = folder(tmp_path / "two", "train/a.png", "val/b.png")
+    write(root / "b.csv", [["a.png", "NT", 1, 2, 3, 4], ["b.png", "NT", 1, 2, 3, 4]])
+    (root / "images" / "train" / "extra").symlink_to("../val")
+    with pytest.raises(InputError, match="train/extra/b.png is a link to .*val/b.png: one image in two of"):
+        reader().headers(root)
+
+
+def test_a_test_folder_holds_images(tmp_path):
+    folder(tmp_path, "a.png")
+    (tmp_path / "images" / "Test").mkdir()
+    write(tmp_path / "b.csv", [["a.png", "NT", 1, 2, 3, 4]])
+    with pytest.raises(InputError, match="data.reader.test_folders: images/Test/ holds no image"):
+        reader(test_folders=["Test"]).headers(tmp_path)
+
+
+def test_the_order_of_classes_is_found_in_sub_folders_too(tmp_path):
+    folder(tmp_path, "train/1.png")
+    labels(tmp_path, {"train/1.txt": "0 .5 .5 .1 .1", "train/classes.txt": "NT\npalate\nnasal bone"})
+    with pytest.raises(InputError, match="train/classes.txt: lists NT, palate"):
+        reader(yolo="labels").headers(tmp_path)
+
+
+def test_a_thousands_comma_is_no_number():
+    assert [parse_number(text, ";") for text in ("1,5", "0,024", "1,024", "12,345,678", "1024")] == [1.5, 0.024, None, None, 1024]
+
+
+def test_another_separator_is_named(tmp_path):
+    folder(tmp_path, "a.png")
+    write(tmp_path / "b.csv", [["a.png", "NT", "1,5", "2,5", 3, 4]], separator=";")
+    with pytest.raises(InputError, match="look separated by ';', not by ',': set data.reader.separator to ';'"):
+        reader().headers(tmp_path)
 
 
 # --- new data ------------------------------------------------------------------------------------------------------

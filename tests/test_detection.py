@@ -262,6 +262,20 @@ def test_keys_that_cannot_be_meant(keys, named):
         detection(**keys)
 
 
+def test_names_that_change_sides_are_pairs():
+    data = Data(reader={}, classes=("left", "right", "other"))
+    assert Detection(data, {}, {}, swap={"left": "right"}).swapped == {"left": "right", "right": "left"}
+    with pytest.raises(InputError, match="task.swap: .* expected pairs"):
+        Detection(data, {}, {}, swap={"left": "right", "right": "other"})
+
+
+def test_sides_without_a_swap_deserve_a_line():
+    data, facts = Data(reader={}, classes=("Left hip", "right hip")), [{"size_Left hip": 1, "size_right hip": 1}]
+    assert Detection(data, {}, {}).notes([], facts) == ["Left hip, right hip change places in a mirror: say so in task.swap, "
+                                                        "or set augmentation.flip_columns to false"]
+    assert Detection(data, {}, {}, swap={"Left hip": "right hip"}).notes([], facts) == []
+
+
 def test_a_mirror_at_the_end_and_names_that_change_sides_exclude_each_other():
     study = load_study("fetal_anatomy", ["task.swap={IT: CM}", "window.mirror=true"])
     with pytest.raises(InputError, match="window.mirror.*task.swap"):

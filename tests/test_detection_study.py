@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import openpyxl
 import pandas as pd
@@ -30,10 +31,11 @@ ROWS, COLUMNS = SIZE = 64, 96  # no image fills it: each is padded along x
 PREPARE = ("-k", 2, "--set", "data.size=[64,96]", "--set", "data.reader.test_folders=[Test]", "-j", 1)
 NO_FIGURES = ("--set", "report.figures=false")
 # enough for some boxes to be right, and for others to be wrong
+KEYS = ("network={name: mobilenet_v2_boxes, width: 16}", "training.select=loss", "training.patience=0",
+        "training.average=0", "training.schedule=constant", "augmentation.probability=0",
+        "report.validation_pictures=2")
 TRAIN = ("-e", 24, "-b", 2, "-lr", 0.01, "--no-amp", "--tracker", "none",
-         *(part for key in ("network={name: mobilenet_v2_boxes, width: 16}", "training.select=loss", "training.patience=0",
-                            "training.average=0", "training.schedule=constant", "augmentation.probability=0",
-                            "report.validation_pictures=2") for part in ("--set", key)))
+         *(part for key in KEYS for part in ("--set", key)))
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Work:
         return self.folder / "ws"
 
     @property
+    def external(self) -> set[str]:
+        """The images of Test."""
+        return {path.stem for path in (self.root / IMAGES / "Test").iterdir()}
+
+    @property
     def prepared(self) -> Path:
         return self.workspace / "prepared"
 
@@ -62,8 +69,8 @@ class Work:
 
     def run(self, script: str, *args, expect: int = 0):
         place = ("-i", self.root) if script == "1" else ()
-        return run_script(script, "-s", "fetal_anatomy", "-o", self.workspace, *place, *args, cwd=self.folder, expect=expect,
-                          timeout_s=900)
+        return run_script(script, "-s", "fetal_anatomy", "-o", self.workspace, *place, *args, cwd=self.folder,
+                          expect=expect, timeout_s=900)
 
     def copy(self, target: Path, *parts: str) -> Work:
         """The raw data and the named parts of the workspace, to be changed at will."""
@@ -128,15 +135,17 @@ def native(shares: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def overlap(one, other) -> float:
     """Intersection over union."""
-    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
-    shared = max(width, 0) * max(height, 0)
+    one, other = (np.asarray(box, float) for box in (one, other))
+    width, height = (np.minimum(one, other)[2:] - np.maximum(one, other)[:2]).clip(0)
+    shared = width * height
     whole = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
     return shared / whole if shared else 0.0
 
 
 def predictions_of(folder: Path) -> pd.DataFrame:
-    """predictions.csv by image and structure."""
-    return pd.read_csv(folder / "predictions.csv").set_index(["image", "structure"])
+    """predictions.csv by image (without suffix) and structure."""
+    predicted = pd.read_csv(folder / "predictions.csv")
+    return predicted.assign(image=predicted.image.str.removesuffix(".png")).set_index(["image", "structure"])
 
 
 def by_case(folder: Path, metric: str) -> dict[tuple[str, str], float]:
@@ -164,12 +173,28 @@ def open_model(path: Path) -> tuple[onnxruntime.InferenceSession, dict]:
     return session, {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
 
 
+def found_by(path: Path, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a model alone finds in an image: (boxes (9, 4) in its pixels, scores (9,))."""
+    (rows, columns), (top, left) = placed(picture.shape)
+    frame = np.zeros((1, 1, 1, *SIZE), np.float32)
+    frame[..., top:top + rows, left:left + columns] = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
+    logits, shares = open_model(path)[0].run(["presence", "boxes"], {"frames": frame})
+    height, width = picture.shape
+    boxes = np.clip(native(shares[0], picture.shape), 0, [width, height, width, height])
+    return boxes, 1 / (1 + np.exp(-logits[0].astype(float)))
+
+
+def stem(image: dict) -> str:
+    """Of an entry in COCO's `images`: the image without suffix."""
+    return Path(image["file_name"]).stem
+
+
 def coco_scores(folder: Path, images: set[str]) -> dict[tuple[str, str], float]:
     """(class, metric) -> value by pycocotools, of the named images in the written JSON."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(folder / "truth.coco.json")
         judged = COCOeval(truth, truth.loadRes(str(folder / "predictions.coco.json")), "bbox")
-        judged.params.imgIds = [i for i, image in truth.imgs.items() if image["file_name"].removesuffix(".png") in images]
+        judged.params.imgIds = [i for i, image in truth.imgs.items() if stem(image) in images]
         judged.evaluate()
         judged.accumulate()
     precision, recall = judged.eval["precision"][..., 0, -1], judged.eval["recall"][..., 0, -1]  # all areas, 100 boxes
@@ -177,7 +202,8 @@ def coco_scores(folder: Path, images: set[str]) -> dict[tuple[str, str], float]:
     for index, category in enumerate(judged.params.catIds):
         name = truth.cats[category]["name"]
         if (precision[..., index] > -1).all():  # otherwise no image has it
-            rows[name, "ap@0.5"], rows[name, "ap@[.5:.95]"] = precision[0, :, index].mean(), precision[..., index].mean()
+            rows[name, "ap@0.5"] = precision[0, :, index].mean()
+            rows[name, "ap@[.5:.95]"] = precision[..., index].mean()
             rows[name, "ar@[.5:.95]"] = recall[:, index].mean()
     for metric in ("ap@0.5", "ap@[.5:.95]", "ar@[.5:.95]"):
         rows["all", f"m{metric}"] = np.mean([value for (_, m), value in rows.items() if m == metric])
@@ -217,16 +243,15 @@ def test_the_training_set_lists_the_rows_of_the_images_kept(heads):
     found = {(row.image.removesuffix(".png"), row.structure): (row.x_min, row.y_min, row.x_max, row.y_max)
              for row in listed.itertuples()}
     assert found == {key: tuple(box) for key, box in boxes_of(heads.root).items()} and len(found) == len(listed)
-    tested = {path.stem for path in (heads.root / IMAGES / "Test").iterdir()}
     assert {row.patient: row.subset for row in listed.itertuples()} == \
-        {case: "external" if case in tested else "" for case, _ in found}
+        {case: "external" if case in heads.external else "" for case, _ in found}
     said = (heads.folder / "prepared.txt").read_text()
-    assert "plain" in said and "gone.png" in said
+    unused = (heads.prepared / "not_used.csv").read_text()
+    assert all(name in text for name in ("plain.png", "gone.png") for text in (said, unused))
 
 
 def test_images_of_test_folders_never_train(heads):
-    cases, tested = set(pictures_of(heads.root)) - {"plain"}, {path.stem for path in (heads.root / IMAGES / "Test").iterdir()}
-    splits = splits_of(heads)
+    cases, tested, splits = set(pictures_of(heads.root)) - {"plain"}, heads.external, splits_of(heads)
     assert set(splits) == {0, 1} and len(tested) == 2
     for subsets in splits.values():
         assert set(subsets) == cases and {case for case, subset in subsets.items() if subset == "external"} == tested
@@ -245,8 +270,9 @@ def test_figures_show_what_the_boxes_are_like(heads):
 def test_every_image_has_a_box_and_a_score_for_each_structure(heads):
     predicted, pictures, splits = predictions_of(heads.results), pictures_of(heads.root), splits_of(heads)
     held = {case: fold for fold, subsets in splits.items() for case, subset in subsets.items() if subset == "test"}
-    columns = table(heads.results / "predictions.csv")[0]
-    assert list(columns)[:7] == ["image", "structure", "score", *SIDES]
+    written = table(heads.results / "predictions.csv")
+    assert list(written[0])[:7] == ["image", "structure", "score", *SIDES]
+    assert {row["image"] for row in written} <= {path.name for path in (heads.root / IMAGES / "TrainVal").iterdir()}
     assert set(predicted.index) == {(case, name) for case in held for name in STRUCTURES} and len(predicted) == 14 * 9
     confidence = {fold: open_model(heads.onnx(fold))[1]["calibration"]["confidence"] for fold in (0, 1)}
     for (case, _), row in predicted.iterrows():
@@ -259,8 +285,9 @@ def test_every_image_has_a_box_and_a_score_for_each_structure(heads):
 
 def test_average_precision_is_that_of_pycocotools(heads):
     predicted = predictions_of(heads.results)
-    for fold, images in {"0": predicted[predicted.fold == 0], "1": predicted[predicted.fold == 1], "": predicted}.items():
-        expected = coco_scores(heads.results, set(images.index.get_level_values("image")))
+    for fold in ("0", "1", ""):
+        judged = predicted[predicted.fold == int(fold)] if fold else predicted
+        expected = coco_scores(heads.results, set(judged.index.get_level_values("image")))
         found = of_set(heads.results, fold)
         assert len(expected) == 3 * 9 + 3 and {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-6)
     assert 0 < found["all", "map@[.5:.95]"] < found["all", "map@0.5"] < 1
@@ -271,21 +298,23 @@ def test_the_coco_files_hold_the_workbook_and_the_table(heads):
     images = {image["id"]: image for image in read["truth"]["images"]}
     names = {category["id"]: category["name"] for category in read["truth"]["categories"]}
     assert tuple(names.values()) == STRUCTURES
+    assert all((heads.root / image["file_name"]).is_file() for image in images.values())
     for image in images.values():
-        assert (image["height"], image["width"]) == pictures_of(heads.root)[image["file_name"].removesuffix(".png")].shape
+        assert (image["height"], image["width"]) == pictures_of(heads.root)[stem(image)].shape
 
     def sides(entry):
-        key = images[entry["image_id"]]["file_name"].removesuffix(".png"), names[entry["category_id"]]
+        key = stem(images[entry["image_id"]]), names[entry["category_id"]]
         x, y, width, height = entry["bbox"]
         return key, [x, y, x + width, y + height]
 
-    cases = {image["file_name"].removesuffix(".png") for image in images.values()}
+    cases = {stem(image) for image in images.values()}
     expected = {key: list(box) for key, box in boxes_of(heads.root).items() if key[0] in cases}
     assert dict(map(sides, read["truth"]["annotations"])) == expected
     predicted = predictions_of(heads.results)
     for entry in read["predictions"]:
         key, box = sides(entry)
-        assert box == pytest.approx(predicted.loc[key, SIDES].to_list()) and entry["score"] == pytest.approx(predicted.score[key])
+        assert box == pytest.approx(predicted.loc[key, SIDES].to_list())
+        assert entry["score"] == pytest.approx(predicted.score[key])
     assert len(read["predictions"]) == len(predicted)
 
 
@@ -312,8 +341,8 @@ def test_f1_and_presence_are_those_of_the_boxes_that_count(heads):
     for name in STRUCTURES:
         rows = predicted.xs(name, level="structure")
         there = np.array([(case, name) in truth for case in rows.index])
-        ious = [overlap(row[SIDES], truth[case, name]) for case, row in rows.iterrows() if (case, name) in truth and row.present]
-        hits = [iou for iou in ious if iou >= 0.5]
+        hits = [iou for case, row in rows[there & (rows.present == 1)].iterrows()
+                if (iou := overlap(row[SIDES], truth[case, name])) >= 0.5]
         every.append((len(hits), rows.present.sum(), there.sum(), hits))
         assert found[name, "presence_roc_auc"] == pytest.approx(roc_auc_score(there, rows.score))
         assert found[name, "presence_sensitivity"] == pytest.approx(rows.present[there].mean())
@@ -331,8 +360,10 @@ def test_f1_and_presence_are_those_of_the_boxes_that_count(heads):
 def test_pictures_of_every_image_and_curves_of_the_set(heads):
     for part in (heads.results, heads.results / "external"):
         cases = set(predictions_of(part).index.unique("image"))
-        assert {path.stem for path in (part / "pictures").iterdir()} == {path.stem for path in (part / "heatmaps").iterdir()} == cases
-        assert {"precision_recall", "f1_confidence", "worst_cases", "iou"} <= {path.stem for path in (part / "figures").iterdir()}
+        pictures, overlays, figures = ({path.stem for path in (part / folder).iterdir()}
+                                       for folder in ("pictures", "heatmaps", "figures"))
+        assert pictures == overlays == cases
+        assert {"precision_recall", "f1_confidence", "worst_cases", "iou"} <= figures
         sheet = pd.read_excel(part / "results.xlsx")
         assert dict(zip(sheet["case"], sheet["iou"])) == pytest.approx(
             {case: value for (case, name), value in by_case(part, "iou").items() if name == "all"})
@@ -349,60 +380,75 @@ def test_an_onnx_file_is_enough_to_find_the_boxes(heads):
     for fold, subsets in splits_of(heads).items():
         session, meta = open_model(heads.onnx(fold))
         assert tuple(meta["classes"]) == STRUCTURES and meta["fold"] == fold and meta["finished"]
-        assert meta["input"]["size"] == list(SIZE) and meta["input"]["layout"] == "batch, frames, channels, rows, columns"
+        assert meta["input"]["size"] == list(SIZE)
+        assert meta["input"]["layout"] == "batch, frames, channels, rows, columns"
         assert 0 <= meta["calibration"]["confidence"] <= 1
         assert str(heads.folder) not in json.dumps(meta)
         assert {"presence", "boxes"} <= {output.name for output in session.get_outputs()}
         for case in (case for case, subset in subsets.items() if subset == "test"):
-            (rows, columns), (top, left) = placed(pictures[case].shape)
-            frame = np.zeros((1, 1, 1, *SIZE), np.float32)
-            frame[..., top:top + rows, left:left + columns] = cv2.resize(pictures[case], (columns, rows),
-                                                                         interpolation=cv2.INTER_AREA)
-            logits, shares = session.run(["presence", "boxes"], {"frames": frame})
-            height, width = pictures[case].shape
-            boxes = np.clip(native(shares[0], (height, width)), 0, [width, height, width, height])
+            boxes, scores = found_by(heads.onnx(fold), pictures[case])
             expected = predicted.loc[case].loc[list(STRUCTURES)]
-            assert np.allclose(boxes, expected[SIDES], atol=0.05)
-            assert np.allclose(1 / (1 + np.exp(-logits[0].astype(float))), expected.score, atol=1e-3)
+            assert np.allclose(boxes, expected[SIDES], atol=1e-3) and np.allclose(scores, expected.score, atol=1e-5)
 
 
 # --- all folds together ----------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def alone(heads) -> list[Path]:
-    """Results of each fold's model on the external images."""
-    for fold in (0, 1):
-        heads.run("4", "--load", heads.onnx(fold), "--split", "external", "--no-heatmaps")
-    return [heads.results / f"load-mobilenet-fold{fold}-external" for fold in (0, 1)]
+def check_fused(work: Work, folder: Path, models: list[Path]) -> set[bool]:
+    """Of the boxes of two models: their mean, weighted by scores, if they overlap enough, else that with the higher
+    score. Returns which of both occurred."""
+    fused, pictures = predictions_of(folder), pictures_of(work.root)
+    threshold = np.mean([open_model(path)[1]["calibration"]["confidence"] for path in models])
+    assert set(fused.index) == {(case, name) for case in work.external for name in STRUCTURES}
+    assert fused.fold.isna().all()
+    seen = set()
+    for case in work.external:
+        found = [part for path in models for part in found_by(path, pictures[case])]
+        for name, a, a_score, b, b_score in zip(STRUCTURES, *found):
+            row, together = fused.loc[(case, name)], overlap(a, b) > 0.55
+            better, mean = a if a_score > b_score else b, (a_score * a + b_score * b) / (a_score + b_score)
+            assert row[SIDES].to_numpy(float) == pytest.approx(mean if together else better, abs=1e-3)
+            assert row.score == pytest.approx((a_score + b_score) / 2, abs=1e-5)
+            assert row.agreement == (1 if together else 0.5) and row.present == (row.score >= threshold)
+            seen.add(together)
+    return seen
 
 
-def test_external_boxes_are_fused_by_their_scores(heads, alone):
-    """Of two boxes: the weighted mean if they overlap enough, else the one with the higher score."""
-    fused = predictions_of(heads.results / "external")
-    one, other = map(predictions_of, alone)
-    assert len(fused) == len(one) == len(other) == 2 * 9 and fused.fold.isna().all()
-    threshold = np.mean([open_model(heads.onnx(fold))[1]["calibration"]["confidence"] for fold in (0, 1)])
-    for key, row in fused.iterrows():
-        (a, a_score), (b, b_score) = ((p.loc[key, SIDES].to_numpy(float), p.score[key]) for p in (one, other))
-        together = overlap(a, b) > 0.55
-        expected = (a_score * a + b_score * b) / (a_score + b_score) if together else a if a_score >= b_score else b
-        assert row[SIDES].to_numpy(float) == pytest.approx(expected, abs=1e-3)
-        assert row.score == pytest.approx((a_score + b_score) / 2, abs=1e-6) and row.agreement == (1 if together else 0.5)
-        assert row.present == (row.score >= threshold)
+def test_external_boxes_are_those_of_both_folds_fused(heads):
+    check_fused(heads, heads.results / "external", [heads.onnx(0), heads.onnx(1)])
 
 
-def test_external_images_are_scored_by_each_model_and_by_all_together(heads, alone):
+def test_boxes_that_lie_together_are_weighted_by_their_scores(heads, tmp_path):
+    """As fold 1 the weights of fold 0, but less certain and with wider boxes; those of three structures much wider."""
+    work = heads.copy(tmp_path, "prepared")
+    changed, other = onnx.load(heads.onnx(0)), onnx.load(heads.onnx(1))
+    [bias] = [part for part in changed.graph.initializer if part.name == "core.head.bias"]  # presence, width, height
+    shift = np.array([[-2.0, 0.3, 0.1]] * 6 + [[1.0, 3.0, 0.0]] * 3, np.float32)
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + shift, bias.name))
+    del changed.metadata_props[:]
+    changed.metadata_props.extend(other.metadata_props)
+    models = [tmp_path / "models" / f"fold{fold}.onnx" for fold in (0, 1)]
+    models[0].parent.mkdir()
+    shutil.copy(heads.onnx(0), models[0])
+    onnx.save(changed, models[1])
+    work.run("4", "--onnx-dir", models[0].parent, "--split", "external", "--no-heatmaps")
+    assert check_fused(work, work.results / "external", models) == {True, False}
+
+
+def test_external_images_are_scored_by_each_model_and_by_all_together(heads):
+    heads.run("4", "--load", heads.onnx(1), "--split", "external", "--no-heatmaps")
+    alone = heads.results / "load-mobilenet-fold1-external"
     rows = table(heads.results / "external" / "results.csv")
-    tested = {path.stem for path in (heads.root / IMAGES / "Test").iterdir()}
+    tested = heads.external
     assert {row["fold"] for row in rows if not row["case"]} == {"", "0", "1"}
     assert {(row["fold"], row["case"]) for row in rows if row["case"]} == {("", case) for case in tested}
     assert not tested & {row["case"] for row in table(heads.results / "results.csv")}
-    pooled = coco_scores(heads.results / "external", tested)
-    for fold, folder in {"": heads.results / "external", "0": alone[0], "1": alone[1]}.items():
+    for fold, folder in {"": heads.results / "external", "1": alone}.items():
         found, expected = of_set(heads.results / "external", fold), coco_scores(folder, tested)
         assert {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-6)
-    summary = {(row["class"], row["metric"]): row["estimate"] for row in table(heads.results / "external" / "summary.csv")}
-    assert float(summary["all", "map@0.5"]) == pytest.approx(pooled["all", "map@0.5"], abs=1e-6)
+    together = of_set(heads.results / "external", "")
+    [estimate] = [row["estimate"] for row in table(heads.results / "external" / "summary.csv")
+                  if (row["class"], row["metric"]) == ("all", "map@0.5")]
+    assert float(estimate) == pytest.approx(together["all", "map@0.5"])
 
 
 def test_a_bare_folder_of_images_is_predicted_by_all_folds(heads, tmp_path):
@@ -429,10 +475,27 @@ def test_images_that_trained_are_predicted_only_by_the_fold_that_tests_them(head
     for folder in (heads.results, heads.results / "external"):
         known = predictions_of(folder)
         pd.testing.assert_frame_equal(predicted.loc[known.index], known, check_dtype=False)
-        assert by_case(folder, "iou") == pytest.approx({key: by_case(written, "iou")[key] for key in by_case(folder, "iou")},
-                                                       nan_ok=True)
+        expected = by_case(folder, "iou")
+        assert {key: by_case(written, "iou")[key] for key in expected} == pytest.approx(expected, nan_ok=True)
     assert len(predicted) == 17 * 9 and predicted.loc["plain"].fold.isna().all()
     assert not [key for key in by_case(written, "iou") if key[0] == "plain"]
+
+
+def test_new_images_whose_boxes_cannot_be_used_are_predicted_and_the_reason_is_said(heads, tmp_path):
+    work = heads.copy(tmp_path, "prepared", "onnx")
+    shutil.rmtree(work.root / IMAGES / "TrainVal")
+    rows = {cell.row: cell.value for cell in openpyxl.load_workbook(work.root / WORKBOOK).active["A"]}
+    tested = next(number for number, name in rows.items() if name[:-4] in work.external)
+
+    def upside_down(sheet):
+        sheet.cell(tested, 3).value, sheet.cell(tested, 5).value = (sheet.cell(tested, i).value for i in (5, 3))
+
+    change_workbook(work.root, upside_down)
+    said = work.run("4", "--predict", work.root, "--no-heatmaps").stdout
+    assert re.search(rf"not scored.*{rows[tested][:-4]}.*row {tested}\b.*h_min", said) and "1 of them scored" in said
+    change_workbook(work.root, lambda sheet: sheet.delete_cols(2))
+    said = work.run("4", "--predict", work.root, "--no-heatmaps").stdout
+    assert re.search(r"no truth.*no column 'structure'", said) and "0 of them scored" in said
 
 
 # --- changed data ----------------------------------------------------------------------------------------------------
@@ -531,10 +594,11 @@ def test_what_means_nothing_for_boxes_is_refused(heads, tmp_path):
 # --- other models ----------------------------------------------------------------------------------------------------
 
 def test_the_other_head_trains_alike_twice_and_converts(heads, tmp_path):
-    """The regression head, selected on one structure: the same command gives the same bytes, and a finished fold stays."""
+    """Selected on one structure: the same command gives the same bytes, and a finished fold is left as it is."""
     work = heads.copy(tmp_path, "prepared")
-    keys = ("-k", 1, *TRAIN, "-e", 1, "-b", 4, "--set", "network={name: mobilenet_v2_boxes, head: regression, width: 8}",
-            "--set", "training.select=f1/thalami", "--set", "augmentation.probability=0.5")
+    keys = ("-k", 1, *TRAIN, "-e", 1, "-b", 4, "--set", "training.select=f1/thalami",
+            "--set", "network={name: mobilenet_v2_boxes, head: regression, width: 8}",
+            "--set", "augmentation.probability=1")
     best = {}
     for name in ("one", "two"):
         work.run("2a", "-n", name, *keys)

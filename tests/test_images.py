@@ -393,6 +393,8 @@ def test_patients_by_a_pattern_on_the_file_name(tmp_path):
         "D2frame_1: its name does not match data.reader.patient_pattern 'D10'"]
     with pytest.raises(InputError, match=r"'\^P' finds a patient in none of 3 file names, such as D2frame_1.png"):
         reader(patient_pattern="^P").headers(tmp_path)
+    new = reader(patient_pattern="^(D10)").headers(tmp_path, labels=False, new=True)  # to be predicted: any name will do
+    assert [h.patient for h in new.headers] == ["D2frame_1", "D10", "D10"] and not new.problems
 
 
 def test_spacing_from_pixels_per_mm(tmp_path):

@@ -37,7 +37,7 @@ def test_logits_have_the_size_of_the_frames(network, size, scale):
 
 
 @pytest.mark.parametrize("head", ["heatmap", "regression"])
-@pytest.mark.parametrize("size", [(64, 96), (70, 81)])
+@pytest.mark.parametrize("size", [(64, 96), (76, 84)])
 def test_a_detector_gives_a_presence_and_a_box_for_each_structure(head, size):
     made = make_network(study_with(size=size, name="mobilenet_v2_boxes", head=head, width=8), channels=2, outputs=4).eval()
     with torch.no_grad():
@@ -47,15 +47,27 @@ def test_a_detector_gives_a_presence_and_a_box_for_each_structure(head, size):
 
 
 def test_the_centre_is_where_the_heat_is():
-    """All heat in one cell of a 4-pixel stride: the middle of that cell, also where the stride does not divide the frame."""
+    """All heat in one of 10 x 16 cells: the middle of that cell."""
     head = HeatmapHead(outputs=1, width=4, stride=4)
-    maps = {level: torch.zeros(1, channels, -(-38 // level), -(-64 // level))
+    maps = {level: torch.zeros(1, channels, -(-40 // level), -(-64 // level))
             for level, channels in {4: 24, 8: 32, 16: 96, 32: 320}.items()}
+    assert head.eval()(maps)["heat"].shape == (1, 1, 10, 16)
     heat = torch.full((1, 1, 10, 16), -100.0)
     heat[0, 0, 7, 3] = 100.0
     head.heat.forward = lambda merged: heat
-    x, y, width, height = head.eval()(maps, (38, 64))["boxes"][0, 0].tolist()
-    assert (x, y) == pytest.approx((3.5 * 4 / 64, 7.5 * 4 / 38))
+    x, y, width, height = head(maps)["boxes"][0, 0].tolist()
+    assert (x, y) == pytest.approx((3.5 / 16, 7.5 / 10))
+
+
+def test_half_precision_does_not_move_the_centre():
+    """bf16 has 8 bits: a place near 0.9 would be rounded by a pixel of 320."""
+    torch.manual_seed(0)
+    made = make_network(study_with(size=(64, 320), frames=1, name="mobilenet_v2_boxes", width=8), 1, outputs=3).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        outputs = made(torch.randn(2, 1, 1, 64, 320) * 50 + 127)
+    share = outputs["heat"].double().flatten(2).softmax(-1).view(2, 3, 16, 80)
+    x = (share.sum(2) * ((torch.arange(80) + 0.5) / 80)).sum(-1)
+    assert outputs["boxes"].dtype == torch.float32 and (outputs["boxes"][..., 0] - x).abs().max() < 1e-4
 
 
 def test_boxes_of_a_mirror_image_are_mirrored_back():
@@ -179,18 +191,19 @@ def test_onnx_says_what_the_network_says(network, channels, scale, tmp_path):
     import onnxruntime
 
     torch.manual_seed(0)
-    made = make_network(study_with((35, 29), 1, scale, **network), channels, outputs=2).eval()
+    rows, columns = (36, 28) if network["name"].endswith("_boxes") else (35, 29)  # a heat map needs whole cells
+    made = make_network(study_with((rows, columns), 1, scale, **network), channels, outputs=2).eval()
     path = tmp_path / "network.onnx"
     with torch.no_grad():
-        names = list(made(torch.zeros(2, 1, channels, 35, 29)))
+        names = list(made(torch.zeros(2, 1, channels, rows, columns)))
     with quiet():
-        torch.onnx.export(made, (torch.zeros(2, 1, channels, 35, 29),), path, dynamo=True, opset_version=OPSET,
+        torch.onnx.export(made, (torch.zeros(2, 1, channels, rows, columns),), path, dynamo=True, opset_version=OPSET,
                           external_data=False, input_names=["frames"], output_names=names,
                           dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     path.unlink()  # up to 240 MB
     for batch in (1, 2, 5):
-        frames = torch.randn(batch, 1, channels, 35, 29)
+        frames = torch.randn(batch, 1, channels, rows, columns)
         with torch.no_grad():
             expected = made(frames)
         found = dict(zip(names, session.run(names, {"frames": frames.numpy()})))
@@ -207,6 +220,8 @@ NAMES = "known: unet, deeplabv3_resnet50, deeplabv3_resnet101, mobilenet_v2_boxe
 @pytest.mark.parametrize("network, text", [
     ({"name": "unet", "widht": 8}, "did you mean width"),
     ({"name": "unet", "depth": 0}, "at least 1"),
+    ({"name": "mobilenet_v2_boxes", "head": "anchors"}, "network.head: unknown 'anchors'"),
+    ({"name": "mobilenet_v2_boxes", "stride": 32}, r"data.size times window.scale: found \[32, 48\], expected multiples"),
     ({"name": "deeplabv3_resnet50", "weight": "coco"}, "did you mean weights"),
     ({"name": "smp/Unet/resnet18", "encoder_dept": 3}, "did you mean encoder_depth"),
     ({"name": "smp/Unet/resnet18", "encoder_weights": "imagnet"}, "encoder_weights"),

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
-from lib.optimisation import make_optimizer, make_schedule
+from lib.optimisation import make_optimizer, make_schedule, warming_average
 from lib.study import InputError, Training
 
 RATE = 0.1
@@ -178,3 +179,32 @@ def test_two_steps_of_rmsprop_by_hand():
     weight.grad = torch.tensor([2.0])
     optimizer.step()
     assert weight.item() == pytest.approx(-0.1 * (9 + 2 / math.sqrt(0.99 * 0.04 + 0.04)), rel=1e-5)
+
+
+def test_a_moving_average_warms_up_and_then_keeps_its_decay():
+    """Weights 0, 1, 2, ...: by hand, with decays 2/11, 3/12, ... up to the one given."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    average = AveragedModel(network, multi_avg_fn=warming_average(0.3), use_buffers=True)
+    expected = 0.0
+    for step in range(6):
+        with torch.no_grad():
+            network.weight.fill_(float(step))
+        average.update_parameters(network)
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = step if step == 0 else decay * expected + (1 - decay) * step
+        assert float(average.module.weight.detach()) == pytest.approx(expected)
+
+
+def test_a_young_average_says_what_the_network_says():
+    """With batch normalisation, 30 steps in: a constant decay of 0.99 would still hold the first statistics."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(*[layer for _ in range(4) for layer in (torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8))])
+    average = AveragedModel(network, multi_avg_fn=warming_average(0.99), use_buffers=True)
+    frames = torch.randn(64, 8) * 5 + 3
+    for _ in range(30):
+        network(frames)  # weights stay: only the statistics move
+        average.update_parameters(network)
+    with torch.no_grad():
+        there, here = network.eval()(frames), average.module.eval()(frames)
+    assert float((there - here).abs().mean()) < 0.2 * float(there.abs().mean())
+    assert int(average.module[1].num_batches_tracked) == 30

@@ -45,6 +45,16 @@ def test_patience_counts_epochs_since_the_best():
     assert not selection(patience=0).out_of_patience(99)
 
 
+def test_patience_does_not_begin_before_anything_is_learnt():
+    """Of epochs that all score 0 the last is kept, and none of them counts as waiting."""
+    made = selection(patience=2)
+    assert best_of(made, [0.0, 0.0, 0.0, 0.0]) == [0, 1, 2, 3] and made.nothing_learnt and not made.out_of_patience(4)
+    made.take(4, 0.1)
+    assert not made.take(5, 0.1) and not made.nothing_learnt
+    assert not made.out_of_patience(6) and made.out_of_patience(7)
+    assert not selection("loss").nothing_learnt
+
+
 def test_the_score_is_read_from_the_column_that_is_selected_on():
     row = {"dice/all": 0.5, "dice/head": 0.7, "validation_loss": 2.0}
     assert [selection(s).score_of(row) for s in ("dice", "dice/head", "loss")] == [0.5, 0.7, 2.0]

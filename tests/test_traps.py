@@ -210,7 +210,7 @@ def test_a_model_that_fails_parity_is_not_left_in_place(converted, tmp_path, mon
     place = converted.copy(tmp_path, "prepared", "runs", "onnx")
     for fold in (1, 2):
         shutil.rmtree(place.fold(fold))
-    monkeypatch.setattr(lib.conversion, "LOGIT_TOLERANCE", -1.0)
+    monkeypatch.setattr(lib.conversion, "OUTPUT_TOLERANCE", -1.0)
     monkeypatch.setattr(sys, "argv", [SCRIPTS["3"]])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:

@@ -12,13 +12,14 @@ from lib.imaging.geometry import Geometry
 
 @dataclass(frozen=True)
 class CaseProblem:
-    """Why a case cannot be used. `file` is relative to the input folder, or empty."""
+    """Why a case cannot be used. `file` is relative to the input folder, or empty. `case` is empty where nobody knows which
+    case it is: such a problem cannot be left out."""
     case: str
     file: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.case}: {self.file + ': ' if self.file else ''}{self.reason}"
+        return ": ".join(part for part in (self.case, self.file, self.reason) if part)
 
 
 class CaseError(Exception):
@@ -62,8 +63,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder holds: good headers, problems, and names of entries with none of the study's files."""
+    """What a folder holds: good headers, problems, names of entries with none of the study's files, and names that a table
+    or a folder has alone, such as rows without an image."""
     headers: list[Header]
     problems: list[CaseProblem]
     ignored: list[str]
     notes: list[str] = field(default_factory=list)  # lines for the user
+    unused: list[CaseProblem] = field(default_factory=list)

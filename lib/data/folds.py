@@ -33,7 +33,7 @@ def deal_folds(patients: Sequence[str], strata: Sequence[Sequence[str]], folds: 
 
 
 def check_folds(patients: int, folds: Folds) -> None:
-    """Raise InputError for fewer patients than folds."""
+    """Raise InputError for fewer patients than folds. patients: those outside of extra test folders."""
     if patients < 2:
         raise InputError(f"{patients} patient{'s' if patients != 1 else ''} found: cross-validation needs at least 2")
     if patients < folds.k:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from lib.workspace import Workspace, read_manifest, read_table, require_manifest
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """A row of cases.csv. fit: from its native pixels into the grid; samples: its rows in samples.csv and targets.npy."""
+    """A row of cases.csv. fit: from its native pixels into the grid; samples: its rows in samples.csv and targets.npy;
+    files: role -> path in the input folder."""
     index: int
     case: str
     patient: str
@@ -25,6 +26,7 @@ class CaseRecord:
     fit: Fit
     samples: slice
     content: str
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Prepared:
             geometry = read_geometry(row["geometry"])
             stop = first + int(row["samples"])
             records.append(CaseRecord(index, row["case"], row["patient"], geometry, fit_of(geometry, size),
-                                      slice(first, stop), row["content"]))
+                                      slice(first, stop), row["content"], json.loads(row["files"])))
             first = stop
         return records
 
@@ -89,6 +91,11 @@ class Prepared:
         for row in read_table(self.folder / "splits.csv"):
             folds.setdefault(int(row["fold"]), {})[row["patient"]] = row["subset"]
         return folds
+
+    @property
+    def external(self) -> set[str]:
+        """Patients of extra test folders, who train nowhere."""
+        return {patient for where in self.splits.values() for patient, subset in where.items() if subset == "external"}
 
     def check_fold(self, fold: int) -> None:
         if fold not in self.splits:

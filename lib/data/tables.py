@@ -14,9 +14,9 @@ from lib.workspace import write_table
 
 
 def write_tables(folder: Path, study: Study, task, headers: list[Header], facts: list[dict], truths: list[list[dict]],
-                 rejected: list[CaseProblem]) -> list[str]:
-    """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv, and training_set.csv of truths that are rows) of the
-    cases that were written; returns what the user should know. Raises InputError for a patient in two subsets."""
+                 rejected: list[CaseProblem], unused: list[CaseProblem]) -> list[str]:
+    """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv, not_used.csv, and training_set.csv of truths that are
+    rows) of the cases that were written; returns what the user should know. Raises InputError for a patient in two subsets."""
     patients, twins = group_duplicates(headers, facts)
     notes = [*twins, *task.notes(headers, facts)]
     write_samples(folder, headers, patients)
@@ -31,12 +31,13 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
     write_table(folder / "folds.csv", ["patient", "fold", "stratum"],
                 [{"patient": p, "fold": test_fold.get(p), "stratum": strata[p][0]} for p in strata])
     write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
-    listed = [{**row, "patient": patient, "subset": header.subset} for header, patient, rows_of in
+    listed = [{**row, "case": header.case, "patient": patient, "subset": header.subset} for header, patient, rows_of in
               zip(headers, patients, truths) for row in rows_of]
     if listed:
         write_table(folder / "training_set.csv", list(listed[0]), listed)
-    if rejected:
-        write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
+    for name, problems in (("rejected.csv", rejected), ("not_used.csv", unused)):
+        if problems:
+            write_table(folder / name, ["case", "file", "reason"], [vars(problem) for problem in problems])
     return [*notes, *more]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from lib.study import one_of, require
 LEVELS = {4: 3, 8: 6, 16: 13, 32: 17}  # stride of a feature map -> the last of torchvision's blocks that has it
 HEADS = ("heatmap", "regression")
 STEM = "0.0.weight"
-SIDE = 0.15  # of a box, as a share of the frame, before anything is learnt
+SIDE = -1.7  # logit of a box's side before anything is learnt: 0.15 of the frame
 
 
 def build_mobilenet(inputs: Inputs, outputs: int, weights_follow: bool, head: str = "heatmap", width: int = 64,
@@ -32,6 +31,8 @@ def build_mobilenet(inputs: Inputs, outputs: int, weights_follow: bool, head: st
     one_of(head, HEADS, "network.head")
     one_of(str(stride), [str(level) for level in LEVELS], "network.stride")
     require(width >= 1, "network.width", width, "at least 1")
+    require(head != "heatmap" or inputs.rows % stride == inputs.columns % stride == 0, "data.size times window.scale",
+            [inputs.rows, inputs.columns], f"multiples of {stride} (network.stride), which the cells of a heat map are")
     features = mobilenet_v2(weights=None).features[:LEVELS[32] + 1]  # the last layer only prepares for ImageNet's classes
     channels, first = inputs.frames * inputs.channels, features[0][0]
     if channels != first.in_channels:
@@ -48,7 +49,7 @@ def build_mobilenet(inputs: Inputs, outputs: int, weights_follow: bool, head: st
 
 
 class BoxNetwork(nn.Module):
-    """(B, channels, H, W) -> {"presence": logits (B, K), "boxes": (B, K, 4), ...} of K structures, for any H and W.
+    """(B, channels, H, W) -> {"presence": logits (B, K), "boxes": (B, K, 4), ...} of K structures.
 
     A box is centre x, centre y, width and height, each a share (0..1) of the frame's columns or rows.
     """
@@ -59,11 +60,11 @@ class BoxNetwork(nn.Module):
         self.features, self.head = features, head
 
     def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
-        size, maps = tuple(frames.shape[-2:]), {}
+        maps = {}
         for index, block in enumerate(self.features):
             frames = block(frames)
             maps |= {stride: frames for stride, last in LEVELS.items() if last == index}
-        return self.head(maps, size)
+        return self.head(maps)
 
     @staticmethod
     def mirrored(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -85,31 +86,28 @@ class HeatmapHead(nn.Module):
     def __init__(self, outputs: int, width: int, stride: int):
         super().__init__()
         channels = {4: 24, 8: 32, 16: 96, 32: 320}
-        self.stride = stride
         self.strides = [level for level in sorted(channels, reverse=True) if level >= stride]
         self.lateral = nn.ModuleList(nn.Sequential(nn.Conv2d(channels[level], width, 1, bias=False), nn.BatchNorm2d(width))
                                      for level in self.strides)
         self.merge = nn.ModuleList(separable(width) for _ in self.strides)
         self.heat = nn.Conv2d(width, outputs, 1)
-        self.read = nn.Parameter(torch.randn(outputs, width, 3) * 0.01)  # per structure: features to presence, log w, log h
-        self.bias = nn.Parameter(torch.tensor([0.0, math.log(SIDE), math.log(SIDE)]).repeat(outputs, 1))
+        self.read = nn.Parameter(torch.randn(outputs, width, 3) * 0.01)  # per structure: features to presence, width, height
+        self.bias = nn.Parameter(torch.tensor([0.0, SIDE, SIDE]).repeat(outputs, 1))
 
-    def forward(self, maps: dict[int, torch.Tensor], size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def forward(self, maps: dict[int, torch.Tensor]) -> dict[str, torch.Tensor]:
         merged = None
         for level, lateral, merge in zip(self.strides, self.lateral, self.merge):
             here = lateral(maps[level])
             if merged is not None:
                 here = here + F.interpolate(merged, size=here.shape[-2:], mode="bilinear", align_corners=False)
             merged = merge(here)
-        heat = self.heat(merged)
-        rows, columns = heat.shape[-2:]
+        heat = self.heat(merged).float()  # bf16 knows places to half a pixel only
         share = heat.flatten(2).softmax(-1)  # (B, K, cells)
-        under = share @ merged.flatten(2).transpose(1, 2)  # (B, K, width)
+        under = (share @ merged.flatten(2).transpose(1, 2)).float()  # (B, K, width)
         read = (under.unsqueeze(-1) * self.read).sum(2) + self.bias
-        share = share.unflatten(2, (rows, columns))
-        x = (share.sum(2) * places(columns, self.stride, size[1], heat)).sum(-1)
-        y = (share.sum(3) * places(rows, self.stride, size[0], heat)).sum(-1)
-        sides = read[..., 1:].clamp(max=0.7).exp()
+        share = share.unflatten(2, heat.shape[-2:])
+        x, y = (share.sum(2) * places(share.shape[3], heat)).sum(-1), (share.sum(3) * places(share.shape[2], heat)).sum(-1)
+        sides = read[..., 1:].sigmoid()
         return {"presence": read[..., 0], "boxes": torch.cat([torch.stack([x, y], dim=-1), sides], dim=-1), "heat": heat}
 
 
@@ -124,7 +122,7 @@ class RegressionHead(nn.Module):
         self.dropout = nn.Dropout(0.2)
         self.linear = nn.Linear(width * rows * columns, outputs * 5)
 
-    def forward(self, maps: dict[int, torch.Tensor], size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def forward(self, maps: dict[int, torch.Tensor]) -> dict[str, torch.Tensor]:
         read = self.linear(self.dropout(self.squeeze(maps[32]).flatten(1))).unflatten(1, (-1, 5))
         return {"presence": read[..., 0], "boxes": read[..., 1:].sigmoid()}
 
@@ -136,6 +134,6 @@ def separable(width: int) -> nn.Sequential:
                          nn.ReLU6(inplace=True))
 
 
-def places(count: int, stride: int, size: int, like: torch.Tensor) -> torch.Tensor:
-    """Centres of `count` cells of `stride` pixels, as shares of a frame of `size` pixels."""
-    return (torch.arange(count, dtype=like.dtype, device=like.device) + 0.5) * (stride / size)
+def places(count: int, like: torch.Tensor) -> torch.Tensor:
+    """Centres of the `count` cells that divide a side of the frame, as shares of it."""
+    return (torch.arange(count, dtype=like.dtype, device=like.device) + 0.5) / count

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Mapping, Sequence
 
+import numpy as np
+
 from lib.data.case import CaseProblem
 from lib.readers.image_files import file_stem
 from lib.readers.image_tree import Photo
@@ -57,10 +59,14 @@ class TableBoxes:
         self._check_structures()
         names, matched = PhotoNames(photos), Matched()
         for name, row in self.rows:
+            if not name:
+                matched.problems.append(CaseProblem("", row.place, f"{self.columns['file']} is empty, so nobody knows whose "
+                                                    "box it is; fill it in (of merged cells the first row alone has it)"))
+                continue
             try:
                 photo = names.find(name)
             except UnclearName as error:
-                case = file_stem(name.replace("\\", "/").rpartition("/")[2]) or f"row {row.number}"
+                case = file_stem(name.replace("\\", "/").rpartition("/")[2]) or name
                 matched.problems.append(CaseProblem(printable(case), row.place, f"{self.columns['file']} {error}"))
                 matched.doubtful.update(error.cases)
                 continue
@@ -83,7 +89,7 @@ class TableBoxes:
         if wrong:
             raise RowError(f"{who}{' and '.join(wrong)}, expected a number of pixels")
         for low, high in ((0, 2), (1, 3)):
-            if box[low] >= box[high]:
+            if np.float32(box[low]) >= np.float32(box[high]):
                 raise RowError(f"{who}{titles[1 + low]} {box[low]:g} is not below {titles[1 + high]} {box[high]:g}")
         if size and not fits(box, size):
             raise RowError(who + beyond(box, size))

@@ -92,25 +92,30 @@ class ImageBoxes(ImageTree):
                 source.check_axes(matched, sizes)
             self._named[root] = wanted
         problems += [*unreadable, *matched.problems, *bad]
+        unused = []
         if labels:
-            notes += self._unused(kept, wanted, len(photos), {problem.case for problem in matched.problems})
+            unused = [CaseProblem("", printable(name), f"is named in {source.place}, but there is no such image")
+                      for name in dict.fromkeys(matched.absent)]
+            without = self._without_box(kept, wanted, {problem.case for problem in matched.problems})
+            unused += [CaseProblem(printable(photo.case), printable(photo.file), "has no box") for photo in without]
+            notes += self._without_note([photo.path for photo in without], len(photos))
         left_out = {problem.case for problem in problems} | {printable(case) for case in matched.doubtful}
         headers, kinds = [], Counter()
         for photo in kept:
             if photo.case in facts and printable(photo.case) not in left_out:
                 try:
-                    headers.append(self._header(root, photo, facts[photo.case], spacings, boxes.get(photo.case, {})))
+                    headers.append(self._header(root, photo, facts[photo.case], spacings, boxes.get(photo.case, {}), new))
                     kinds.update(self._conversions(facts[photo.case]))
                 except CaseError as error:
                     problems.append(error.problem)
-        self._check_some_match([photo.name for photo in photos])
+        self._check_some_match([photo.name for photo in photos], new)
         check_subsets(headers)
         notes += conversion_notes(kinds)
         if copies:
             notes.append(copies_note(copies))
         if labels and not self.patient_pattern:
             notes.append(NO_PATTERN)
-        return Scan(headers, problems, ignored, notes)
+        return Scan(headers, problems, ignored, notes, unused)
 
     def has_truth(self, root: Path, case: str) -> bool:
         """Whether a box of the case is written, usable or not, as `headers` found it last."""
@@ -139,13 +144,14 @@ class ImageBoxes(ImageTree):
                  for name in (self.data.classes if labels else ())}
         return Case(header, frames, truth)
 
-    def _header(self, root: Path, photo: Photo, facts: Facts, spacings: dict | None, boxes: dict) -> Header:
+    def _header(self, root: Path, photo: Photo, facts: Facts, spacings: dict | None, boxes: dict,
+                new: bool) -> Header:
         if relative(root, root / photo.file) != photo.file:
             check_name(photo.case, "the file")
             raise CaseError(photo.case, "", "its folder's name holds line breaks, or bytes that are not UTF-8; rename "
                                             "it")
         check_name(photo.case, "the file")
-        patient = patient_of(photo.case, photo.name, self.patient_pattern)
+        patient = patient_of(photo.case, photo.name, self.patient_pattern, new)
         geometry = Geometry((1, *facts.size), self._spacing(photo.case, photo.file, photo.name, spacings), True,
                             {"format": "image"})
         return Header(photo.case, patient, {"image": photo.file}, geometry, self.channels, photo.subset,
@@ -175,9 +181,11 @@ class ImageBoxes(ImageTree):
             notes.append(source.absent_note(matched.absent, self.images))
         return matched
 
-    def _unused(self, kept: list[Photo], wanted: set[str], total: int, bad: set[str]) -> list[str]:
-        """Of the images without a box."""
-        without = [photo.path for photo in kept if photo.case not in wanted and photo.case not in bad]
+    @staticmethod
+    def _without_box(kept: list[Photo], wanted: set[str], bad: set[str]) -> list[Photo]:
+        return [photo for photo in kept if photo.case not in wanted and photo.case not in bad]
+
+    def _without_note(self, without: list[str], total: int) -> list[str]:
         return [f"{len(without)} of {total} images {'have' if len(without) > 1 else 'has'} no box in "
                 f"{self.table or self.yolo + '/'} and {'are' if len(without) > 1 else 'is'} left out: "
                 f"{some(without)}"] if without else []

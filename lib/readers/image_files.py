@@ -86,9 +86,9 @@ class ImageFiles:
                  "with alpha, which was dropped": facts.alpha}
         return [kind for kind, true in kinds.items() if true]
 
-    def _check_some_match(self, names: list[str]) -> None:
-        """Raise InputError if patient_pattern fits none of the names."""
-        if self.patient_pattern and names:
+    def _check_some_match(self, names: list[str], new: bool) -> None:
+        """Raise InputError if patient_pattern fits none of the names, unless they are of new data."""
+        if self.patient_pattern and names and not new:
             for name in names:
                 try:
                     patient_of(name, name, self.patient_pattern)

@@ -83,19 +83,35 @@ class ImageTree(ImageFiles):
         predefined = not (new or self.data.folds.pool) and any(
             SUBSETS.get(name.lower()) == "train" and (folder / name).is_dir() for name in listing(folder))
         base = folder.relative_to(root)
-        photos = [Photo(path, (base / path).as_posix(), "" if new else self._subset(path, predefined))
+        photos = [Photo(path, (base / path).as_posix(), "" if new else self._subset(folder, path, predefined))
                   for path in images]
+        for name in () if new else self.test_folders:
+            if not any(self._lies_in(folder, photo.path, name) for photo in photos):
+                raise InputError(f"data.reader.test_folders: {self.images}/{name}/ holds no image")
         outside = {path for path in apart if folder not in path.parents}
         ignored = strangers(root, {*outside, folder}, {folder, *(path for path in outside if path.is_dir())})
         return photos, [*ignored, *(relative(root, folder / path) for path in others)]
 
-    def _subset(self, path: str, predefined: bool) -> str:
-        parts = PurePosixPath(path).parts[:-1]
-        for name in self.test_folders:
-            inside = PurePosixPath(name).parts
-            if parts[:len(inside)] == inside:
-                return EXTERNAL
-        return SUBSETS.get(parts[0].lower(), "") if predefined and parts else ""
+    def _subset(self, folder: Path, path: str, predefined: bool) -> str:
+        """Raises InputError for an image that a link puts into another subset than the folder that holds it."""
+        if any(self._lies_in(folder, path, name) for name in self.test_folders):
+            return EXTERNAL
+        if not predefined:
+            return ""
+        real, top = Path(os.path.realpath(folder / path)), Path(os.path.realpath(folder))
+        places = {path, real.relative_to(top).as_posix() if real.is_relative_to(top) else path}
+        named = {SUBSETS.get(place.split("/")[0].lower(), "") if "/" in place else "" for place in places}
+        if len(named) > 1:
+            raise InputError(f"{printable(path)} is a link to {printable(str(real))}: one image in two of the train, val and "
+                             "test folders; remove the link")
+        return named.pop()
+
+    @staticmethod
+    def _lies_in(folder: Path, path: str, name: str) -> bool:
+        """Whether an image is in the sub-folder `name`, by its own path or by where links lead."""
+        inside = PurePosixPath(name).parts
+        return (PurePosixPath(path).parts[:len(inside)] == inside
+                or Path(os.path.realpath(folder / path)).is_relative_to(os.path.realpath(folder / name)))
 
 
 def walk(folder: Path, apart: Sequence[Path] = (), suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str], list[str]]:

@@ -113,7 +113,7 @@ class ImagePairs(ImageFiles):
             twins = _twins(images)
             for name in images:
                 try:
-                    header, facts = self._header(root, pair, name, twins, masks, spacings)
+                    header, facts = self._header(root, pair, name, twins, masks, spacings, new)
                     headers.append(header)
                     kinds.update(self._conversions(facts))
                 except CaseError as error:
@@ -123,7 +123,7 @@ class ImagePairs(ImageFiles):
                                             f"is a mask without an image in {relative(root, pair.images)}/ "
                                             f"(data.reader.mask_name is {self.mask_name!r})"))
             names += images
-        self._check_some_match(names)
+        self._check_some_match(names, new)
         notes += conversion_notes(kinds)
         if labels and not self.patient_pattern:
             notes.append(NO_PATTERN)
@@ -183,7 +183,7 @@ class ImagePairs(ImageFiles):
         return Case(header, frames, truth)
 
     def _header(self, root: Path, pair: Pair, name: str, twins: dict[str, list[str]], masks: Masks | None,
-                spacings: dict[str, tuple | str] | None) -> tuple[Header, Facts]:
+                spacings: dict[str, tuple | str] | None, new: bool) -> tuple[Header, Facts]:
         case, file = pair.prefix + file_stem(name), relative(root, pair.images / name)
         check_name(file_stem(name), "the file")
         if name in twins:
@@ -196,7 +196,7 @@ class ImagePairs(ImageFiles):
         files = {"image": file}
         if masks:
             files["mask"] = relative(root, masks.folder / self._check_mask(root, pair, case, name, masks, facts))
-        patient = patient_of(case, name, self.patient_pattern)
+        patient = patient_of(case, name, self.patient_pattern, new)
         geometry = Geometry((1, *facts.size), self._spacing(case, file, name, spacings), True, self._source)
         return Header(case, patient, files, geometry, self.channels, pair.subset), facts
 

@@ -136,11 +136,14 @@ def check_pattern(pattern: str) -> None:
         raise InputError(f"data.reader.patient_pattern: not a regular expression ({error})") from None
 
 
-def patient_of(case: str, name: str, pattern: str) -> str:
-    """The pattern's first group (or whole match) in `name`; the case itself without a pattern. Raises CaseError."""
+def patient_of(case: str, name: str, pattern: str, new: bool = False) -> str:
+    """The pattern's first group (or whole match) in `name`; the case itself without a pattern, or where `new` data does
+    not fit it. Raises CaseError."""
     if not pattern:
         return case
     match = re.search(pattern, name)
+    if match is None and new:
+        return case
     if match is None:
         raise CaseError(case, "", f"its name does not match data.reader.patient_pattern {pattern!r}")
     patient = match.group(1) if match.groups() else match.group(0)

@@ -84,7 +84,7 @@ class NiftiFolders:
             try:
                 files = self._files(folder)
                 if files:
-                    headers.append(self._header(root, folder, files, labels))
+                    headers.append(self._header(root, folder, files, labels, new or not labels))
                 else:
                     ignored.append(printable(folder.name))
             except CaseError as error:
@@ -126,7 +126,7 @@ class NiftiFolders:
             raise CaseError(printable(folder.name), "", f"the folder cannot be read ({error.strerror})") from None
         return present
 
-    def _header(self, root: Path, folder: Path, files: dict[str, Path], labels: bool) -> Header:
+    def _header(self, root: Path, folder: Path, files: dict[str, Path], labels: bool, new: bool) -> Header:
         check_name(folder.name, "the folder")
         case = folder.name
         needed = [*self.channels, *(c for c in self.data.classes if labels and self._required(c))]
@@ -154,7 +154,7 @@ class NiftiFolders:
         relative = {role: path.relative_to(root).as_posix() for role, path in files.items()}
         # half a turn brings RAS rows (to anterior) and columns (to the left of the picture = the patient's right)
         # to the radiological view
-        return Header(case, patient_of(case, case, self.patient_pattern), relative,
+        return Header(case, patient_of(case, case, self.patient_pattern, new), relative,
                       Geometry(shape, spacing, source=first, turn=2), len(self.channels))
 
     def _required(self, name: str) -> bool:

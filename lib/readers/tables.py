@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import warnings
 from contextlib import closing
 from dataclasses import dataclass
@@ -97,6 +98,10 @@ def read_table(root: Path, file: str, key: str, separator: str = ",", sheet: str
         raise InputError(f"{path}: {f'sheet {title} ' if not separator else ''}"
                          f"{'has no rows below the names of its columns' if filled else 'is empty'} ({key})")
     (_, header), *filled = filled
+    other = next((sign for sign in ";\t|" if separator and len(header) == 1 and sign in header[0]), None)
+    if other:
+        raise InputError(f"{path}: its columns look separated by {other!r}, not by {separator!r}: set {key.rpartition('.')[0]}."
+                         f"separator to {other!r}")
     if separator:  # a separator inside a cell shifts all cells behind it
         long = [str(number) for number, row in filled if any(row[len(header):])]
         if long:
@@ -109,18 +114,33 @@ def _workbook(path: Path, sheet: str) -> tuple[str, list[list[str]]]:
     """Title and rows of a sheet."""
     from openpyxl import load_workbook
     try:
-        with closing(load_workbook(path, read_only=True, data_only=True)) as book:
-            titles = {found.title: found for found in book.worksheets}
+        with (closing(load_workbook(path, read_only=True, data_only=True)) as book,
+              closing(load_workbook(path, read_only=True)) as written):
+            titles = {found.title: found for found in book.worksheets if found.sheet_state == "visible" or sheet}
             alike = [title for title in titles if sheet.strip().casefold() in ("", title.strip().casefold())]
             title = next(iter([sheet] if sheet in titles else alike), None)
             if title is None:
                 raise InputError(f"{path}: there is no sheet {sheet!r}; it has {some([*titles]) or 'none'}")
-            titles[title].reset_dimensions()  # some programs write wrong ones, and rows would be cut off
-            return title, [[_text(cell) for cell in row] for row in titles[title].iter_rows(values_only=True)]
+            rows = []
+            for found in (titles[title], written[title]):
+                found.reset_dimensions()  # some programs write wrong ones, and rows would be cut off
+            for number, (values, formulas) in enumerate(zip(titles[title].iter_rows(values_only=True),
+                                                            written[title].iter_rows(values_only=True)), 1):
+                _check_calculated(path, title, number, values, formulas)
+                rows.append([_text(cell) for cell in values])
+            return title, rows
     except (InputError, FileNotFoundError):
         raise
     except Exception as error:  # openpyxl raises many kinds for damaged files; each means the same to the user
         raise _unreadable(path, error) from None
+
+
+def _check_calculated(path: Path, title: str, number: int, values: Sequence, formulas: Sequence) -> None:
+    """Raise InputError for a formula whose value the program that wrote it did not store."""
+    for value, formula in zip(values, formulas):
+        if value is None and isinstance(formula, str) and formula.startswith("="):
+            raise InputError(f"{path}: sheet {title}, row {number}: the formula {formula!r} has no stored value; open the "
+                             "workbook in a spreadsheet program and save it there")
 
 
 def _csv(path: Path, separator: str) -> list[list[str]]:
@@ -141,9 +161,10 @@ def _text(cell) -> str:
 
 
 def parse_number(text: str, separator: str) -> float | None:
-    """A finite number, with a decimal comma too where that separates no columns; else None."""
+    """A finite number, with a decimal comma too where that separates no columns; else None. 1,024 could be either of two
+    numbers, and is none."""
     try:
-        number = math.nan if "_" in text else float(text if separator == "," else text.replace(",", "."))
+        number = math.nan if "_" in text or re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", text) else float(text if separator == "," else text.replace(",", "."))
     except ValueError:
         return None
     return number if math.isfinite(number) else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Mapping, Sequence
 
+import yaml
+
 from lib.data.case import CaseProblem
 from lib.readers.box_rows import BoxRow, Matched, RowError, beyond, fits, folded, spellings
 from lib.readers.image_files import file_stem
@@ -24,8 +26,14 @@ class LabelFiles:
         self.place = f"{printable(folder.relative_to(root).as_posix())}/"
         if not folder.is_dir():
             raise InputError(f"input folder {root}: there is no folder {self.place} (data.reader.yolo)")
-        self.files = [path for path in walk(folder, suffixes=(".txt",))[0] if path != "classes.txt"]
-        self._check_order(folder / "classes.txt", spellings(data))
+        texts, others = walk(folder, suffixes=(".txt",))
+        orders = [folder / path for path in [*texts, *others] if path.rpartition("/")[2].lower() in ORDERS]
+        self.files = [path for path in texts if folder / path not in orders]
+        # programs that write labels write the order of the classes beside them
+        for path in [*orders, *(place / name for place in {root, folder.parent} for name in ORDERS)]:
+            if path.is_file():
+                read = ORDERS[path.name.lower()]
+                self._check_order(path, read(path), spellings(data))
 
     def match(self, photos: Sequence[Photo]) -> Matched:
         by_path = {file_stem(photo.path): photo for photo in reversed(photos)}
@@ -80,14 +88,29 @@ class LabelFiles:
         files = f"{len(absent)} label file{'s' * (len(absent) > 1)}"
         return f"{self.place}: {files} without an image in {images}/: {some(absent)}"
 
-    def _check_order(self, path: Path, known: Mapping[str, str]) -> None:
-        """Programs that write labels write the order of the classes beside them."""
-        if path.is_file():
-            names = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
-            names = [name.strip() for name in names if name.strip()]
-            if tuple(known.get(folded(name)) for name in names) != self.classes:
-                raise InputError(f"{path}: lists {some(names, 20)}, but data.classes {', '.join(self.classes)}; name "
-                                 "them there in this order, because label files number them")
+    def _check_order(self, path: Path, names: Sequence[str], known: Mapping[str, str]) -> None:
+        """Raise InputError if `path`, beside the labels, has the classes in another order: the labels number them."""
+        if tuple(known.get(folded(name)) for name in names) != self.classes:
+            raise InputError(f"{path}: lists {some(names, 20)}, but data.classes {', '.join(self.classes)}; name "
+                             "them there in this order, because label files number them")
+
+
+def _lines(path: Path) -> list[str]:
+    """Names of the classes in a classes.txt."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _yaml_names(path: Path) -> list[str]:
+    """Names of the classes in a data.yaml: a list, or number: name. Raises InputError."""
+    try:
+        names = yaml.safe_load(path.read_text(encoding="utf-8-sig", errors="replace"))["names"]
+        return [str(names[number]) for number in (sorted(names) if isinstance(names, dict) else range(len(names)))]
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise InputError(f"{path}: holds no `names` of classes that could be read; correct or remove it") from None
+
+
+ORDERS = {"classes.txt": _lines, "obj.names": _lines, "data.yaml": _yaml_names}  # files with the order of the classes
 
 
 def _clipped(share: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from lib.data.store import Prepared
 from lib.reporting.plots import draw_plots
 from lib.reporting.results import label_of, unit_of
-from lib.reporting.style import COLOURS, pyplot, save
+from lib.reporting.style import COLOURS, plain, pyplot, save
 from lib.study import study_from_dict
 from lib.tasks import make_task
 from lib.workspace import building, read_manifest, read_table
@@ -28,7 +28,8 @@ def draw_dataset(folder: Path) -> Path:
         draw_folds(prepared, figures / "folds.png")
         draw_samples(prepared, figures / "samples.png")
         task = make_task(study_from_dict(prepared.manifest["study"]))
-        draw_plots(figures, task.dataset_plots([prepared.truth(case) for case in prepared.cases], prepared.cases))
+        cases = [case for case in prepared.cases if case.patient not in prepared.external]
+        draw_plots(figures, task.dataset_plots([prepared.truth(case) for case in cases], cases))
     return folder / "figures"
 
 
@@ -42,7 +43,7 @@ def draw_classes(prepared: Prepared, path: Path) -> None:
     metric = max(dict.fromkeys(metrics), key=metrics.count)  # pixels and mm share no axis: the most common one is drawn
     alike = np.array([m == metric for m in metrics])
     figure, (left, right) = plt.subplots(1, 2, figsize=(max(8, 1.2 * len(classes)), 3))
-    left.bar(classes, (sizes > 0).sum(axis=0), color=COLOURS[0])
+    left.bar([plain(name) for name in classes], (sizes > 0).sum(axis=0), color=COLOURS[0])
     left.axhline(len(rows), color="grey", lw=0.8, ls="--")
     left.set(ylabel="cases with the class", title=f"{len(rows)} cases")
     for index in range(len(classes)):
@@ -54,7 +55,7 @@ def draw_classes(prepared: Prepared, path: Path) -> None:
     kind = metric.split("_")[0]
     left_out = "" if alike.all() else f" ({np.count_nonzero(~alike)} cases in another unit left out)"
     right.set(ylabel=f"{label_of(kind, unit_of(metric))}, where present", title=f"{kind} per case{left_out}")
-    right.set_xticks(range(len(classes)), classes)
+    right.set_xticks(range(len(classes)), [plain(name) for name in classes])
     for axis in (left, right) if len(classes) > 5 else ():
         axis.tick_params(axis="x", labelrotation=30)
     save(figure, path)
@@ -123,7 +124,7 @@ def draw_folds(prepared: Prepared, path: Path) -> None:
     below = np.zeros(len(folds))
     for number, stratum in enumerate(strata):
         counts = np.array([sum(r["fold"] == fold and r["stratum"] == stratum for r in rows) for fold in folds])
-        axis.bar([fold or "no fold" for fold in folds], counts, bottom=below, label=stratum or "all",
+        axis.bar([fold or "no fold" for fold in folds], counts, bottom=below, label=plain(stratum) or "all",
                  color=plt.cm.viridis(number / max(1, len(strata))))
         below += counts
     axis.set(xlabel="fold that tests the patient", ylabel="patients", title="strata per fold")
@@ -151,7 +152,7 @@ def draw_samples(prepared: Prepared, path: Path) -> None:
         axis.axis("off")
     for axis, case, picture in zip(axes.flat, cases, pictures):
         axis.imshow(picture)
-        axis.set_title(case.case, fontsize=7)
-    handles = [plt.Line2D([], [], color=np.array(colour) / 255, label=task.shown(name)) for name, colour in task.palette.items()]
+        axis.set_title(plain(case.case), fontsize=7)
+    handles = [plt.Line2D([], [], color=np.array(colour) / 255, label=plain(task.shown(name))) for name, colour in task.palette.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=7)
     save(figure, path)

@@ -9,7 +9,7 @@ from typing import Sequence
 import numpy as np
 
 from lib.evaluation.agreement import DECISIONS, TRUE, limits_of_agreement, pair_values
-from lib.reporting.style import COLOURS, figure_path, pyplot, save
+from lib.reporting.style import COLOURS, figure_path, plain, pyplot, save
 
 UNITS = {"_ml": "mL", "_mm2": "mm\u00b2", "_mm": "mm", "_px": "px"}  # suffix of a metric -> how its axis says it
 
@@ -58,7 +58,7 @@ def draw_metric(rows: list[dict], metric: str, path: Path, cases_are: str = "hel
                       color=COLOURS[number % len(COLOURS)],
                       label=("all folds" if fold == "" else f"fold {fold}") if index == 0 else None)
     counts = [sum(r["class"] == name for r in rows) for name in classes]
-    axis.set_xticks(range(len(classes)), [f"{name}\nn = {n}" for name, n in zip(classes, counts)])
+    axis.set_xticks(range(len(classes)), [f"{plain(name)}\nn = {n}" for name, n in zip(classes, counts)])
     axis.set(ylabel=label_of(metric, unit_of(metric)), title=f"{metric} of {cases_are}")
     axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     save(figure, path)
@@ -91,7 +91,7 @@ def draw_agreement(rows: list[dict], metric: str, path: Path) -> None:
         ends = (low - margin, high + margin)
         above.plot(ends, ends, color="grey", lw=0.8)
         above.plot(true, predicted, **dots)
-        above.set(title=f"{name} (n = {len(true)})", xlabel=label_of("true", unit), ylabel=label_of("predicted", unit),
+        above.set(title=f"{plain(name)} (n = {len(true)})", xlabel=label_of("true", unit), ylabel=label_of("predicted", unit),
                   xlim=ends, ylim=ends, aspect="equal")
         bias, (lower, upper) = float((predicted - true).mean()), limits_of_agreement(predicted - true)
         below.plot((predicted + true) / 2, predicted - true, **dots)

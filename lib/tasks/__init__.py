@@ -12,7 +12,7 @@ stages use:
     encode(truth, fit)               rows of targets.npy
     facts(case, truth)               columns of cases.csv; `notes(headers, facts)` what they tell the user
     strata(patients, facts)          labels by which patients are dealt into folds
-    truth_records(truth, case, geometry)   rows of training_set.csv, where the truth can be told in rows
+    truth_records(truth, case)       rows of training_set.csv, where the truth can be told in rows; case: with its files
     dataset_plots(truths, cases)     what script 1 draws of the truth beside class sizes
     transform(targets, warp)         targets under the batch's geometric augmentation
     present(targets)                 which classes the targets hold; `foreground(present)` which samples the balanced

@@ -55,7 +55,7 @@ class Task:
     def records(self, prediction, case) -> list[dict]:
         return []
 
-    def truth_records(self, truth, case: str, geometry) -> list[dict]:
+    def truth_records(self, truth, case) -> list[dict]:
         return []
 
     def documents(self, images: Sequence[dict], predictions: Sequence[dict], truths: Sequence[dict]) -> dict[str, Any]:

@@ -104,8 +104,8 @@ def precision_recall(task, evidence: Sequence[dict]) -> list[Curves]:
         if not np.isnan(found.ap[0]):
             precisions[f"{shown}, AP {found.ap[0]:.2f}"] = (RECALL_LEVELS, found.precision[0])
         curve = f1_curve(*lists)
-        if len(curve.confidences):
-            f1[shown] = (curve.confidences[::-1], curve.f1[::-1])
-    images = sum(len(one["truth"]) for one in evidence)
-    return [Curves("precision_recall", f"Precision and recall at IoU 0.5, {images} images", "recall", "precision", precisions),
-            Curves("f1_confidence", f"F1 at IoU 0.5, {images} images", "confidence", "F1", f1)]
+        if len(curve.confidences):  # each F1 holds down to the next lower score, the last one down to 0
+            f1[shown] = (np.concatenate([[0], curve.confidences[::-1], [1]]),
+                         np.concatenate([curve.f1[-1:], curve.f1[::-1], [0]]))
+    return [Curves("precision_recall", "Precision and recall at IoU 0.5", "recall", "precision", precisions),
+            Curves("f1_confidence", "F1 at IoU 0.5", "confidence", "F1", f1, step=True)]

@@ -30,6 +30,11 @@ def box_rows(classes: Sequence[str], image: str, boxes: np.ndarray, chosen: np.n
     return rows
 
 
+def image_name(case) -> str:
+    """The name of a case's image file, as tables of boxes have it."""
+    return case.files.get("image", case.case).rpartition("/")[2]
+
+
 def coco_documents(classes: Sequence[str], images: Sequence[dict], predictions: Sequence[dict],
                    truths: Sequence[dict]) -> dict[str, Any]:
     """`predictions.coco.json`, a list of results, and `truth.coco.json`, the data set that they are judged against (with

@@ -17,7 +17,7 @@ from lib.study import one_of, require
 from lib.tasks.base import ALL, Task
 from lib.tasks.box_drawing import draw_frames, side_by_side, truth_picture
 from lib.tasks.box_scores import lists_of, precision_recall, set_scores
-from lib.tasks.box_tables import box_rows, coco_documents, dataset_plots
+from lib.tasks.box_tables import box_rows, coco_documents, dataset_plots, image_name
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = dict.fromkeys(("map@0.5", "map@[.5:.95]", "mar@[.5:.95]", "ap@0.5", "ap@[.5:.95]", "f1", "precision", "recall",
@@ -46,7 +46,7 @@ class Prediction:
 class Detection(Task):
     """`task:` of a detection study; see tasks/__init__ for what each method is for.
 
-    names: class -> what pictures and figures call it. weights: class -> weight of its presence loss (1). presence_weight,
+    names: class -> what legends and figures call it. weights: class -> weight of its presence loss (1). presence_weight,
     heat_weight, overlap_weight, side_weight: of the parts of the loss (see `box_losses`). visible: share of a box that
     must stay in the frame for its structure to count as there, when an augmented image leaves it. background: channel that
     is drawn; colours: class -> "#rrggbb" or [r, g, b]. swap: class -> the class that it becomes in a mirror
@@ -73,8 +73,12 @@ class Detection(Task):
         require(not self.measurements, "measurements", list(self.measurements), "none: they are made of masks")
         require(not self.tolerance_mm, "report.tolerance_mm (--tolerance)", self.tolerance_mm, "none: it is for masks")
         self.check_names(names=self.names, weights=self.weights, colours=self.colours, swap=self.swap)
+        shown = [self.shown(name) for name in self.classes]
+        require(len(set(shown)) == len(shown), "task.names", self.names, "different names")
         for one, other in self.swap.items():
             one_of(other, self.classes, f"task.swap.{one}")
+        require(all(self.swapped[self.swapped[name]] == name for name in self.swapped), "task.swap", self.swap,
+                "pairs: each class with one other")
         require(0 < self.visible <= 1, "task.visible", self.visible, "above 0, at most 1")
         for key in ("presence_weight", "heat_weight", "overlap_weight", "side_weight"):
             require(0 <= getattr(self, key) < float("inf"), f"task.{key}", getattr(self, key), "at least 0")
@@ -105,7 +109,8 @@ class Detection(Task):
     @property
     def headline(self) -> tuple[str, ...]:
         """Metrics that a person looks for first, as summary.csv names them."""
-        return (*OVERALL, "ap@0.5", *(f"{metric}/{ALL}" for metric in ("f1", "iou_of_true_positives", "presence_roc_auc")))
+        return (*OVERALL, "ap@0.5", *(f"{metric}/{ALL}" for metric in ("f1", "iou", "iou_of_true_positives", "centre_error_px",
+                                                                     "centre_error_mm", "presence_roc_auc")))
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -159,7 +164,13 @@ class Detection(Task):
         """Structures that many images lack are worth a line, since they are what presence is learnt from."""
         missing = {name: sum(fact[f"size_{name}"] == 0 for fact in facts) for name in self.classes}
         rare = ", ".join(f"{name} in {count}" for name, count in missing.items() if count)
-        return [f"of {len(facts)} images, no {rare}"] if rare else []
+        notes = [f"of {len(facts)} images, no {rare}"] if rare else []
+        sided = sorted({name for name in self.classes for side, other in (("left", "right"), ("right", "left"))
+                        if name.lower().replace(side, other) in map(str.lower, self.classes) and side in name.lower()})
+        if sided and not self.swap:
+            notes.append(f"{', '.join(sided)} change places in a mirror: say so in task.swap, or set "
+                         "augmentation.flip_columns to false")
+        return notes
 
     def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
         """patient -> labels, fine to coarse: which of `data.folds.stratify` are there, and how many structures."""
@@ -176,9 +187,9 @@ class Detection(Task):
             labels[patient] = [*pattern, fewer]
         return labels
 
-    def truth_records(self, truth: np.ndarray, case: str, geometry) -> list[dict]:
+    def truth_records(self, truth: np.ndarray, case) -> list[dict]:
         """Rows of training_set.csv: the boxes that are there."""
-        return box_rows(self.classes, case, truth[..., 1:], truth[..., 0] > 0)
+        return box_rows(self.classes, image_name(case), truth[..., 1:], truth[..., 0] > 0)
 
     def dataset_plots(self, truths: Sequence[np.ndarray], cases: Sequence) -> list:
         return dataset_plots(self, truths, cases)
@@ -224,8 +235,8 @@ class Detection(Task):
     def decode(self, outputs: dict[str, np.ndarray], case) -> Prediction:
         """"presence" logits (frames, K) and "boxes" (frames, K, 4) of a whole case -> Prediction in native pixels."""
         logits = outputs["presence"].astype(np.float32, copy=False)
-        centre, half = np.split(outputs["boxes"].astype(np.float64), [2], axis=-1)
-        corners = np.stack([centre - half / 2, centre + half / 2], axis=-2) * case.fit.grid[::-1]
+        centre, sides = np.split(outputs["boxes"].astype(np.float64), [2], axis=-1)
+        corners = np.stack([centre - sides / 2, centre + sides / 2], axis=-2) * case.fit.grid[::-1]
         native = case.fit.restore_points(corners)
         native = np.clip(native, 0, case.geometry.shape[:0:-1])  # columns, rows
         scores = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
@@ -244,7 +255,7 @@ class Detection(Task):
     def records(self, prediction: Prediction, case) -> list[dict]:
         """Rows of predictions.csv: every structure with its score; `present` says which of them count."""
         more = {"present": prediction.found.astype(int), "agreement": prediction.agreement}
-        return box_rows(self.classes, case.case, prediction.boxes, np.ones(prediction.scores.shape, bool),
+        return box_rows(self.classes, image_name(case), prediction.boxes, np.ones(prediction.scores.shape, bool),
                         prediction.scores, more)
 
     def documents(self, images: Sequence[dict], predictions: Sequence[dict], truths: Sequence[dict]) -> dict[str, Any]:
@@ -302,8 +313,7 @@ class Detection(Task):
         if not evidence:
             return {}
         by_class = [lists_of(evidence, index) for index in range(len(self.classes))]
-        return {"confidence": best_confidence(*zip(*by_class)),
-                "cases": len(evidence)}
+        return {"confidence": best_confidence(*zip(*by_class)), "cases": len(evidence)}
 
     # --- pictures ------------------------------------------------------------------------------------------------
 
