@@ -149,7 +149,7 @@ def export(checkpoint: dict, prepared: Prepared, path: Path, source: str, chosen
         torch.onnx.export(network, (example,), path, dynamo=True, opset_version=OPSET, external_data=False,
                           input_names=["frames"], output_names=names,
                           dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
-    seal(path, {**metadata(study, checkpoint, prepared), "chosen": json.dumps(chosen),
+    seal(path, {**metadata(study, task, checkpoint, prepared), "chosen": json.dumps(chosen),
                 "checkpoint": json.dumps(source)})
     return task
 
@@ -160,7 +160,7 @@ def restore_network(study: Study, checkpoint: dict, task) -> torch.nn.Module:
     return network
 
 
-def metadata(study: Study, checkpoint: dict, prepared: Prepared) -> dict[str, str]:
+def metadata(study: Study, task, checkpoint: dict, prepared: Prepared) -> dict[str, str]:
     """All that a program needs to use the model, and all that script 4 needs to refuse it, as JSON texts."""
     data = study.data
     return {key: json.dumps(value, sort_keys=True) for key, value in {
@@ -170,7 +170,8 @@ def metadata(study: Study, checkpoint: dict, prepared: Prepared) -> dict[str, st
                   "frames": study.window.frames, "stride": study.window.stride, "size": data.size,
                   "intensity": data.intensity, "clip": data.clip, "store": data.store,
                   "scale": study.window.scale, "orientation": "as in the image file" if prepared.cases[0].geometry.flat
-                  else "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded"},
+                  else "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded: corner = (size - scaled) // 2"},
+        "outputs": task.reads,
         "epoch": checkpoint["epoch"], "metric": checkpoint["metric"], "score": finite_or_none(checkpoint["score"]),
         "finished": checkpoint.get("finished", False)}.items()}
 

@@ -16,6 +16,8 @@ class OnnxModel:
 
     def __init__(self, path: Path, device: str = "auto"):
         import onnxruntime
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file")
         self.path = path
         providers = self._providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()

@@ -20,7 +20,7 @@ from lib.data.folds import check_folds, external_patients, predefined_subsets
 from lib.data.grid import content_hash, to_grid
 from lib.data.store import Rows, fit_of, save_truth
 from lib.data.tables import write_tables
-from lib.networks import check_network
+from lib.networks import check_network, check_outputs
 from lib.readers import make_reader
 from lib.study import InputError, Study, differences, plain
 from lib.tasks import make_task
@@ -70,6 +70,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         reader = make_reader(study.data)
     task = make_task(study)
     task.check_channels(len(reader.channel_names))
+    check_outputs(study, task)
     check_subsets(headers, study, asked_for)
     sources = parallel(lambda header: source_hashes(root, header), headers, jobs)
     key = {"data": {k: v for k, v in study.to_dict()["data"].items() if k != "input"},

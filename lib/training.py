@@ -17,7 +17,7 @@ from lib.data.augmentation import augment
 from lib.data.batches import balanced_order, epoch_order, gather, read_ahead, training_batches, window_index
 from lib.data.store import Prepared, Samples
 from lib.devices import has_bf16, hash_seed, host_buffer
-from lib.networks import make_network
+from lib.networks import check_outputs, make_network
 from lib.networks.window import SCALES
 from lib.optimisation import make_optimizer, make_schedule, warming_average
 from lib.progress import no_progress
@@ -73,6 +73,7 @@ class Trainer:
         self.settings, self.tracker, self.log = study.training, None, print
         self.wants_pictures, self.pictures = False, {}  # of the last validation, for the tracker
         self.task = make_task(study)
+        check_outputs(study, self.task)
         torch.manual_seed(self.settings.seed)
         self.network = make_network(study, fold.prepared.channels, self.task.outputs, weights_follow).to(device)
         self.amp = self.settings.amp and has_bf16(device)
@@ -233,7 +234,8 @@ class Trainer:
         if self.validation.cases:
             row = self.validation.scores(self.kept)
             self.selection.score_of(row)
-            self.log("1 validation case: " + ", ".join(f"{k} {v:.4f}" for k, v in row.items()))
+            self.log("1 validation case: " + ", ".join(f"{k} {v:.4f}" for k, v in row.items()
+                                                       if "/" not in k or k.endswith("/all")))
 
     # --- details -------------------------------------------------------------------------------------------------
 

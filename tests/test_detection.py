@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.conversion import compare
 from lib.data.augmentation import Warp, random_warp
 from lib.data.case import Case, Header
 from lib.data.store import CaseRecord
@@ -280,3 +281,15 @@ def test_a_mirror_at_the_end_and_names_that_change_sides_exclude_each_other():
     study = load_study("fetal_anatomy", ["task.swap={IT: CM}", "window.mirror=true"])
     with pytest.raises(InputError, match="window.mirror.*task.swap"):
         make_task(study)
+
+
+def test_parity_judges_every_output_by_its_own_size():
+    """Boxes off by a hundredth of the frame pass no more beside heat of 20 than alone."""
+    task, case, truth = detection(), record(), truth_of((10, 10, 30, 30), None)
+    expected = {"presence": np.array([[3.0, -3.0]], np.float32), "boxes": task.encode(truth, case.fit)[..., 1:],
+                "heat": np.full((1, 2, 4, 4), 20.0, np.float32)}
+    off = {**expected, "boxes": expected["boxes"] + np.float32([0.01, 0, 0, 0])}
+    same, different = (compare(expected, found, task, truth, case, "iou/all") for found in (expected, off))
+    assert same["passed"] == "yes" and different["passed"] == "no"
+    assert different["output"] == "boxes" and different["largest_difference"] == pytest.approx(0.01, abs=1e-6)
+    assert compare(expected, {**expected, "heat": expected["heat"] * np.nan}, task, truth, case, "iou/all")["passed"] == "no"

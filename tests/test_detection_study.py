@@ -586,6 +586,10 @@ def test_what_means_nothing_for_boxes_is_refused(heads, tmp_path):
     work = heads.copy(tmp_path, "prepared", "onnx")
     refused = work.run("2a", *TRAIN, "--set", "training.select=dice", expect=2).stderr
     assert "'dice'" in refused and all(name in refused for name in ("map@0.5", "map@[.5:.95]", "f1", "loss"))
+    refused = work.run("2a", "-k", 0, *TRAIN, "--set", "network={name: unet, width: 4}", expect=2)
+    assert "network.name: found 'unet', expected one that gives presence and boxes" in refused.stderr
+    refused = work.run("4", "--load", "gone.onnx", expect=2)
+    assert "gone.onnx: there is no such file" in refused.stderr
     refused = work.run("4", "--tolerance", 1, expect=2)
     assert "tolerance" in refused.stderr and "masks" in refused.stderr and "Traceback" not in refused.text
     assert not (work.workspace / "runs").exists() and not (work.workspace / "results").exists()

@@ -57,6 +57,11 @@ NETWORKS = {
 }
 
 
+# what a network gives besides helps for its loss, where that is not logits
+LOGITS = ("logits",)
+GIVES = {"mobilenet_v2_boxes": ("presence", "boxes")}
+
+
 def check_network(study: Study) -> str:
     """The network's key in NETWORKS, if a builder answers to its name. Raises InputError; needs no torch."""
     name = study.network.get("name")
@@ -66,6 +71,14 @@ def check_network(study: Study) -> str:
     key = patterns.get(first, name) if slash else name
     one_of(key, tuple(NETWORKS), "network.name")
     return key
+
+
+def check_outputs(study: Study, task) -> None:
+    """Raise InputError if the network does not say what the task reads."""
+    given = GIVES.get(check_network(study), LOGITS)
+    fitting = [key for key in NETWORKS if GIVES.get(key, LOGITS) == tuple(task.reads)]
+    require(given == tuple(task.reads), "network.name", repr(study.network["name"]),
+            f"one that gives {' and '.join(task.reads)}, because the task is {study.task['kind']}: {', '.join(fitting)}")
 
 
 def make_network(study: Study, channels: int, outputs: int, weights_follow: bool = False):

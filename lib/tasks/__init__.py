@@ -5,7 +5,7 @@ stages use:
 
     case_metrics                     metrics that a single case has, the main one first
     selectable                       metrics that a best epoch can be chosen by -> whether larger is better
-    outputs                          units or channels that the network must give
+    outputs                          units or channels that the network must give; `reads` by which names, and what they mean
     check_channels(channels)         InputError for keys that need a channel that is not there; `check_window(window)`
     targets_shape(samples, size)     shape of targets.npy; `targets_dtype`
     native_truth(case)               truth on the native grid, as it is stored and scored

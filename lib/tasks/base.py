@@ -21,6 +21,11 @@ class Task:
     tolerance_mm: float = 0.0
 
     @property
+    def reads(self) -> dict[str, str]:
+        """Outputs of the network that the task reads -> what they mean, for the metadata of ONNX files."""
+        return {"logits": "per class"}
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.data.classes
 

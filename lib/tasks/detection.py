@@ -118,6 +118,11 @@ class Detection(Task):
         return ("iou", "centre_error_px", "centre_error_mm")
 
     @property
+    def reads(self) -> dict[str, str]:
+        return {"presence": "logits, per class", "boxes": "per class: centre x, centre y, width, height, as shares of the "
+                                                          "columns and rows of the padded frame"}
+
+    @property
     def outputs(self) -> int:
         return len(self.classes)
 

@@ -125,6 +125,11 @@ class Segmentation(Task):
         return self.data.encoding == "exclusive"
 
     @property
+    def reads(self) -> dict[str, str]:
+        kind = "background and classes, to be put through a softmax" if self.exclusive else "regions, to be put through a sigmoid"
+        return {"logits": f"(batch, outputs, rows, columns) of the padded frame: {kind}"}
+
+    @property
     def outputs(self) -> int:
         return len(self.classes) + self.exclusive  # softmax needs a background
 
