@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lib.data.case import Case
 from lib.data.folds import EXTERNAL
 from lib.data.grid import content_hash
-from lib.data.store import Prepared
+from lib.data.store import CaseRecord, Prepared, Samples
 from lib.onnx_model import OnnxModel
+from lib.prediction import BATCH, predict_cases
 from lib.study import InputError, Study, training_differences
 from lib.tasks import make_task
 from lib.workspace import Workspace, file_hash
@@ -74,6 +79,17 @@ def voters_task(voters: list[Member]):
     """The task with the mean of the voters' thresholds."""
     tasks = [member.task for member in voters]
     return tasks[0].with_calibration(tasks[0].pooled_calibration(tasks))
+
+
+def vote(voters: list[Member], task, frames: np.ndarray, case: CaseRecord, samples: Samples) -> tuple[list, Any, float]:
+    """(each voter's prediction of a case, all of them fused by `task`, the seconds that it took). frames: (N, C, H, W) as
+    stored, in which `samples` have their rows."""
+    started = time.perf_counter()
+    predictions = []
+    for member in voters:
+        outputs = predict_cases(member.model.run, frames, [(case, samples)], member.model.study.window, BATCH)
+        predictions += [member.task.decode(raw, case) for _, raw in outputs]
+    return predictions, task.fuse(predictions), time.perf_counter() - started
 
 
 def choose_voters(prepared: Prepared, members: dict[int, Member], case: Case, notes: list[str]) -> list[Member]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
-from lib.ensemble import Member, open_models, provenance, provider, voters_task
+from lib.ensemble import Member, open_models, provenance, provider, vote, voters_task
 from lib.prediction import BATCH, predict_cases
 from lib.results import Results, check_tolerance, headline
 from lib.study import InputError, Study
@@ -33,7 +33,7 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
         if not any(of_folds.values()):
             raise InputError(f"there are no {one} cases in fold {', '.join(map(str, of_folds))}" + {
                 "validation": ": it was prepared without validation patients",
-                "external": ": no image of data.reader.test_folders was prepared"}.get(
+                EXTERNAL: ": no image of data.reader.test_folders was prepared"}.get(
                     one, "; --split validation scores those that chose the epoch"))
         check_tolerance(study, [case for cases in of_folds.values() for case, _ in cases])
     parts = []
@@ -97,13 +97,10 @@ def test_together(results: Results, prepared: Prepared, members: dict[int, Membe
     task, evidence, alone = voters_task(list(members.values())), [], {fold: [] for fold in members}
     cases = next(iter(series.values()))  # the same for every model
     for case, samples in progress(cases, len(cases), subset):
-        truth, predictions, started = prepared.truth(case), [], time.perf_counter()
-        for fold, member in members.items():
-            [(_, raw)] = predict_cases(member.model.run, prepared.frames, [(case, samples)], member.model.study.window, BATCH)
-            predictions.append(member.task.decode(raw, case))
-            alone[fold].append(member.task.evidence(predictions[-1], truth, case))
-        prediction = task.fuse(predictions)
-        seconds = time.perf_counter() - started
+        truth = prepared.truth(case)
+        predictions, prediction, seconds = vote(list(members.values()), task, prepared.frames, case, samples)
+        for (fold, member), own in zip(members.items(), predictions):
+            alone[fold].append(member.task.evidence(own, truth, case))
         results.add_case("", case, task.score(prediction, truth, case), task, seconds)
         results.write(task, prepared.frames[case.samples], prediction, truth, case)
         results.add_agreement(task, predictions, case)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,7 @@ import numpy as np
 from lib.data.case import Case, CaseError, Header
 from lib.data.grid import to_grid
 from lib.data.store import CaseRecord, Prepared, Samples, fit_of
-from lib.ensemble import Member, choose_voters, open_models, provenance, provider, voters_task
-from lib.prediction import BATCH, predict_cases
+from lib.ensemble import Member, choose_voters, open_models, provenance, provider, vote, voters_task
 from lib.readers import make_reader
 from lib.results import Results, check_tolerance, headline
 from lib.study import InputError, Study
@@ -109,13 +107,7 @@ def predict_new(results: Results, study: Study, voters: list[Member], case: Case
     fold = voters[0].model.fold if len(voters) == 1 else ""
     frames = np.empty((record.geometry.shape[0], case.header.channels, *study.data.size), study.data.store)
     to_grid(case, record.fit, study, frames)
-    series = [(record, whole_series(len(frames)))]
-    predictions, started = [], time.perf_counter()
-    for member in voters:
-        outputs = predict_cases(member.model.run, frames, series, member.model.study.window, BATCH)
-        predictions += [member.task.decode(raw, record) for _, raw in outputs]
-    prediction = task.fuse(predictions)
-    seconds = time.perf_counter() - started
+    predictions, prediction, seconds = vote(voters, task, frames, record, whole_series(len(frames)))
     truth = task.native_truth(case) if case.truth else None
     if truth is not None:
         check_tolerance(study, [record])

@@ -183,7 +183,8 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         data, total = study.data, int(starts[-1])
         frames_shape = (total, headers[0].channels, *data.size)
         targets_shape = task.targets_shape(total, data.size)
-        check_disk(workspace, frames_shape, data.store, targets_shape, task.targets_dtype, headers, len(data.classes))
+        check_disk(workspace, ((frames_shape, data.store), (targets_shape, task.targets_dtype)),
+                   sum(task.truth_bytes(h.geometry.shape) for h in headers))
         frames_file = Rows(folder / "frames.npy", np.dtype(data.store), frames_shape)
         targets_file = Rows(folder / "targets.npy", np.dtype(task.targets_dtype), targets_shape)
         (folder / "truth").mkdir(exist_ok=True)
@@ -218,10 +219,9 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         shutil.rmtree(folder / "truth")
 
 
-def check_disk(workspace: Path, frames_shape, store, targets_shape, targets_dtype, headers, classes: int) -> None:
-    truth = 0 if targets_dtype != "uint8" else sum(int(np.prod(h.geometry.shape)) for h in headers) * classes // 8
-    needed = truth + sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
-                         for shape, kind in ((frames_shape, store), (targets_shape, targets_dtype)))
+def check_disk(workspace: Path, arrays: Sequence[tuple[tuple[int, ...], str]], truth: int) -> None:
+    """Raise InputError if arrays of these (shape, dtype) and `truth` bytes beside them do not fit on the disk."""
+    needed = truth + sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize for shape, kind in arrays)
     free = shutil.disk_usage(workspace).free
     if needed + DISK_RESERVE > free:
         raise InputError(f"{workspace} has {free / 2**30:.2f} GiB free, but the arrays need {needed / 2**30:.2f} GiB: "

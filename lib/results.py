@@ -79,8 +79,8 @@ class Results:
             for name, content in task.documents(self.images, self.predictions, self.truths).items():
                 write_json(self.folder / name, content)
         draw_results(self.folder / "figures", self.rows, task.figures, cases)
-        plots = [replace(plot, title=f"{plot.title}: {len(evidence)} {cases}") for plot in task.plots(evidence)]
-        draw_plots(self.folder / "figures", plots if evidence else [])
+        plots = task.plots(evidence) if evidence else []
+        draw_plots(self.folder / "figures", [replace(p, title=f"{p.title}: {len(evidence)} {cases}") for p in plots])
         draw_worst(self.folder, self.rows, task.case_metrics[0])
         return summary
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Iterator
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from lib.data.store import Prepared
+from lib.evaluation.statistics import mean_of_defined
 from lib.prediction import predict_cases, torch_run
 from lib.reporting.heatmaps import write_picture
 from lib.study import Study
@@ -54,7 +54,7 @@ class Validation:
                 pictures[f"validation case {number + 1}"] = self.task.side_by_side(
                     self.prepared.frames[case.samples], prediction, truth, case)
         row = {f"validation_{name}": total / count for name, (total, count) in losses.items()}
-        row |= {f"{metric}/{cls}": mean(values) for (cls, metric), values in scores.items()
+        row |= {f"{metric}/{cls}": mean_of_defined(values) for (cls, metric), values in scores.items()
                 if not metric.endswith("_true")}
         return row | {f"{metric}/{cls}": value for (cls, metric), value in self.task.score_set(evidence).items()}
 
@@ -78,9 +78,3 @@ class Validation:
             for case, outputs, truth in few.outputs(network):
                 write_picture(pictures / f"{case.case}.png", task.side_by_side(
                     self.prepared.frames[case.samples], task.decode(outputs, case), truth, case))
-
-
-def mean(values: list[float]) -> float:
-    """Mean of the values that are defined; NaN if none is."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan

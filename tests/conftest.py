@@ -124,6 +124,38 @@ class Place:
             torch.set_num_threads(threads)
 
 
+@dataclass(frozen=True)
+class ImageWork:
+    """A working folder with one study of images. root: the raw data; workspace: -o."""
+    study: str
+    folder: Path
+    run_name = "unet"
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "raw"
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "ws"
+
+    @property
+    def results(self) -> Path:
+        return self.workspace / "results" / self.run_name
+
+    def run(self, script: str, *args, expect: int = 0, **keys):
+        place = ("-i", self.root) if script == "1" else ()
+        return run_script(script, "-s", self.study, "-o", self.workspace, *place, *args, cwd=self.folder, expect=expect,
+                          **keys)
+
+    def copy(self, target: Path, *parts: str):
+        """The raw data and the named parts of the workspace, to be changed at will."""
+        shutil.copytree(self.root, target / "raw")
+        for part in parts:
+            shutil.copytree(self.workspace / part, target / "ws" / part)
+        return dataclasses.replace(self, folder=target)
+
+
 def table(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV as text."""
     with path.open(encoding="utf-8", newline="") as file:

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,7 @@ import onnxruntime
 import openpyxl
 import pandas as pd
 import pytest
-from conftest import run_script, table
+from conftest import ImageWork, table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import roc_auc_score
@@ -38,18 +37,8 @@ TRAIN = ("-e", 24, "-b", 2, "-lr", 0.01, "--no-amp", "--tracker", "none",
          *(part for key in KEYS for part in ("--set", key)))
 
 
-@dataclass(frozen=True)
-class Work:
-    """A user's folder. root: images and workbook; workspace: -o."""
-    folder: Path
-
-    @property
-    def root(self) -> Path:
-        return self.folder / "raw"
-
-    @property
-    def workspace(self) -> Path:
-        return self.folder / "ws"
+class Work(ImageWork):
+    run_name = "mobilenet"
 
     @property
     def external(self) -> set[str]:
@@ -60,30 +49,17 @@ class Work:
     def prepared(self) -> Path:
         return self.workspace / "prepared"
 
-    @property
-    def results(self) -> Path:
-        return self.workspace / "results" / "mobilenet"
-
     def onnx(self, fold: int) -> Path:
-        return self.workspace / "onnx" / "mobilenet" / f"fold{fold}.onnx"
+        return self.workspace / "onnx" / self.run_name / f"fold{fold}.onnx"
 
-    def run(self, script: str, *args, expect: int = 0):
-        place = ("-i", self.root) if script == "1" else ()
-        return run_script(script, "-s", "fetal_anatomy", "-o", self.workspace, *place, *args, cwd=self.folder,
-                          expect=expect, timeout_s=900)
-
-    def copy(self, target: Path, *parts: str) -> Work:
-        """The raw data and the named parts of the workspace, to be changed at will."""
-        shutil.copytree(self.root, target / "raw")
-        for part in parts:
-            shutil.copytree(self.workspace / part, target / "ws" / part)
-        return Work(target)
+    def run(self, script: str, *args, **keys):
+        return super().run(script, *args, timeout_s=900, **keys)
 
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory) -> Work:
     """16 heads, two of them in Test, through all scripts; and an image without a row, and a row without an image."""
-    work = Work(tmp_path_factory.mktemp("heads"))
+    work = Work("fetal_anatomy", tmp_path_factory.mktemp("heads"))
     make_anatomy_images(work.root, 16, size="small")
     cv2.imwrite(str(work.root / IMAGES / "TrainVal" / "plain.png"),
                 np.random.default_rng(0).integers(0, 256, (90, 110), np.uint8))

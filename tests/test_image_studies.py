@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run_script, table
+from conftest import ImageWork, table
 
 from lib.phantoms import phantom_maker
 
@@ -20,43 +19,16 @@ QUICK = ("--set", "training.batch_size=8", "--set", "training.patience=0", "--tr
 SIZE = "data.size=[44, 60]"  # odd multiples: nothing that a U-Net halves three times
 
 
-@dataclass(frozen=True)
-class Study:
-    """A working folder with one image study. root: the raw images; workspace: -o."""
-    name: str
-    folder: Path
-
-    @property
-    def root(self) -> Path:
-        return self.folder / "raw"
-
-    @property
-    def workspace(self) -> Path:
-        return self.folder / "ws"
-
-    def run(self, script: str, *args, expect: int = 0):
-        place = ("-i", self.root) if script == "1" else ()
-        return run_script(script, "-s", self.name, "-o", self.workspace, *place, *args, cwd=self.folder, expect=expect)
-
-    @property
-    def results(self) -> Path:
-        return self.workspace / "results" / "unet"
-
+class Study(ImageWork):
     def fold(self, fold: int, run: str = "unet") -> Path:
         return self.workspace / "runs" / run / f"fold{fold}"
-
-    def copy(self, target: Path, *parts: str) -> "Study":
-        shutil.copytree(self.root, target / "raw")
-        for part in parts:
-            shutil.copytree(self.workspace / part, target / "ws" / part)
-        return Study(self.name, target)
 
 
 @pytest.fixture(scope="session")
 def nuchal(tmp_path_factory) -> Study:
     """18 images through scripts 1, 2b, 3 and 4."""
     study = Study("nuchal_translucency", tmp_path_factory.mktemp("nuchal"))
-    phantom_maker(study.name)(study.root, 18, 3, size="small")
+    phantom_maker(study.study)(study.root, 18, 3, size="small")
     study.run("1", "-k", 3, "--set", SIZE)
     study.run("2b", "-e", 3, *QUICK, "--set", UNET)
     study.run("3")
@@ -68,7 +40,7 @@ def nuchal(tmp_path_factory) -> Study:
 def spine(tmp_path_factory) -> Study:
     """Six patients, several frames each, 4 pixels to the millimetre, through scripts 1, 2b, 3 and 4 with a tolerance."""
     study = Study("lumbar_spine", tmp_path_factory.mktemp("spine"))
-    phantom_maker(study.name)(study.root, 6, 3, size="small")
+    phantom_maker(study.study)(study.root, 6, 3, size="small")
     study.run("1", "-k", 3, "--set", SIZE, "--set", "data.reader.pixels_per_mm=4")
     study.run("2b", "-e", 2, *QUICK, "--set", UNET, "--set", "training.checkpoint_every=1", "--classes", 3)
     study.run("3")
@@ -226,7 +198,7 @@ def test_one_model_can_be_loaded(spine, tmp_path):
 
 def test_new_images_without_masks_are_predicted_by_all_folds(nuchal, tmp_path):
     study = nuchal.copy(tmp_path, "prepared", "onnx")
-    phantom_maker(study.name)(tmp_path / "new", 2, 99, size="small")
+    phantom_maker(study.study)(tmp_path / "new", 2, 99, size="small")
     shutil.rmtree(tmp_path / "new" / "segmentations")
     done = study.run("4", "--predict", tmp_path / "new")
     assert "2 cases predicted by 3 folds together" in done.stdout and "0 of them scored" in done.stdout
@@ -239,7 +211,7 @@ def test_new_images_without_masks_are_predicted_by_all_folds(nuchal, tmp_path):
 
 
 def test_a_corrected_pixel_size_is_noticed(nuchal, tmp_path):
-    study = Study(nuchal.name, tmp_path)
+    study = Study(nuchal.study, tmp_path)
     shutil.copytree(nuchal.root, study.root)
     keys = ("-k", 3, "--set", SIZE, "--set", "data.reader.spacing_table={file: px.csv, name_column: name, spacing_column: mm}")
     names = [path.name for path in sorted((study.root / "preprocessed_images").iterdir())]
@@ -290,7 +262,7 @@ def patients_of_spine(spine) -> list[str]:
 
 def test_predefined_folders_make_one_fold(spine, patients_of_spine, tmp_path):
     subsets = dict(zip(patients_of_spine, ["train", "train", "train", "train", "val", "test"]))
-    study = Study(spine.name, tmp_path)
+    study = Study(spine.study, tmp_path)
     split_folders(spine.root, study.root, subsets)
     assert "data.folds.pool=true" in study.run("1", "-k", 3, "--set", SIZE, expect=2).stderr
     study.run("1", "--set", SIZE)
@@ -306,7 +278,7 @@ def test_predefined_folders_make_one_fold(spine, patients_of_spine, tmp_path):
 
 
 def test_without_a_test_folder_validation_is_scored_and_said_so(spine, patients_of_spine, tmp_path):
-    study = Study(spine.name, tmp_path)
+    study = Study(spine.study, tmp_path)
     split_folders(spine.root, study.root, dict(zip(patients_of_spine, ["train"] * 4 + ["val"] * 2)))
     assert "no test folder" in study.run("1", "--set", SIZE).stdout
     study.run("2b", "-e", 1, *QUICK, "--set", UNET)
@@ -316,7 +288,7 @@ def test_without_a_test_folder_validation_is_scored_and_said_so(spine, patients_
 
 
 def test_a_patient_in_two_predefined_folders_is_refused(spine, patients_of_spine, tmp_path):
-    study = Study(spine.name, tmp_path)
+    study = Study(spine.study, tmp_path)
     split_folders(spine.root, study.root, dict(zip(patients_of_spine, ["train"] * 4 + ["val", "test"])))
     first = next(path for path in (study.root / "train" / "images").iterdir())
     for kind in ("images", "masks"):
@@ -327,7 +299,7 @@ def test_a_patient_in_two_predefined_folders_is_refused(spine, patients_of_spine
 
 
 def test_classes_that_are_not_given_are_found(spine, tmp_path):
-    study = Study(spine.name, tmp_path)
+    study = Study(spine.study, tmp_path)
     shutil.copytree(spine.root, study.root)
     done = study.run("1", "-k", 3, "--set", SIZE, "--set", "data.classes=[]", "--set", "task.colours={}")
     assert "128" in done.stdout and "255" in done.stdout
@@ -335,7 +307,7 @@ def test_classes_that_are_not_given_are_found(spine, tmp_path):
 
 
 def test_colour_images_need_one_key(spine, tmp_path):
-    study = Study(spine.name, tmp_path)
+    study = Study(spine.study, tmp_path)
     shutil.copytree(spine.root, study.root)
     for path in (study.root / "images").iterdir():
         grey = cv2.imread(str(path), 0)
@@ -353,7 +325,7 @@ def test_a_truth_restored_from_the_grid_is_nearly_itself(spine):
     from lib.study import load_study
     from lib.workspace import Workspace
     overrides = ["network={name: unet}"]
-    prepared, _ = open_prepared(Workspace(spine.workspace), load_study(spine.name, overrides), overrides)
+    prepared, _ = open_prepared(Workspace(spine.workspace), load_study(spine.study, overrides), overrides)
     for case in prepared.cases[:4]:
         grid = prepared.targets[case.samples]
         native = case.fit.restore_labels(grid)

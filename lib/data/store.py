@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.data.folds import EXTERNAL
 from lib.imaging.geometry import Fit, Geometry
 from lib.study import InputError, Study, build, differences
 from lib.workspace import Workspace, read_manifest, read_table, require_manifest, text_hash
@@ -92,10 +93,10 @@ class Prepared:
             folds.setdefault(int(row["fold"]), {})[row["patient"]] = row["subset"]
         return folds
 
-    @property
+    @cached_property
     def external(self) -> set[str]:
         """Patients of extra test folders, who train nowhere."""
-        return {patient for where in self.splits.values() for patient, subset in where.items() if subset == "external"}
+        return {patient for where in self.splits.values() for patient, subset in where.items() if subset == EXTERNAL}
 
     def check_fold(self, fold: int) -> None:
         if fold not in self.splits:

@@ -30,11 +30,6 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.nan_to_num(intersection / (areas(a) + areas(b) - intersection), nan=0.0)
 
 
-def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union (n, m) of every box of a (n, 4) with every box of b (m, 4), as `iou` has it."""
-    return iou(np.asarray(a)[:, None], b)
-
-
 def centre_distance(a: np.ndarray, b: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> np.ndarray:
     """Distances (...) of the centres of boxes (..., 4) that broadcast together.
 

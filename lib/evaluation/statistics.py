@@ -19,6 +19,13 @@ SUMMARY_COLUMNS = ("class", "metric", "folds", "mean", "sd", "patients", "estima
 _DRAWS_AT_ONCE = 2_000_000  # random indices held in memory at a time, so that large cohorts stay cheap
 
 
+def mean_of_defined(values: Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN if none is."""
+    values = np.asarray(values, dtype=np.float64)
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def bootstrap_interval(values: Sequence[float], groups: Sequence | None = None, resamples: int = 2000,
                        seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
     """Mean of the values and its percentile bootstrap interval: (estimate, low, high).

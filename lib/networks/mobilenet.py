@@ -10,6 +10,7 @@ from torch import nn
 
 from lib.networks import Inputs
 from lib.networks.weights import KEY, cached, load_weights, read_weights
+from lib.networks.window import mirrored_maps
 from lib.study import one_of, require
 
 LEVELS = {4: 3, 8: 6, 16: 13, 32: 17}  # stride of a feature map -> the last of torchvision's blocks that has it
@@ -72,7 +73,7 @@ class BoxNetwork(nn.Module):
         if name == "boxes":
             x, *others = value.unbind(-1)
             return torch.stack([1 - x, *others], dim=-1)
-        return value.flip(-1) if value.ndim == 4 else value
+        return mirrored_maps(name, value)
 
 
 class HeatmapHead(nn.Module):

@@ -83,35 +83,35 @@ class ImageTree(ImageFiles):
         predefined = not (new or self.data.folds.pool) and any(
             SUBSETS.get(name.lower()) == "train" and (folder / name).is_dir() for name in listing(folder))
         base = folder.relative_to(root)
-        photos = [Photo(path, (base / path).as_posix(), "" if new else self._subset(folder, path, predefined))
-                  for path in images]
-        for name in () if new else self.test_folders:
-            if not any(self._lies_in(folder, photo.path, name) for photo in photos):
+        tests = {} if new else {name: os.path.realpath(folder / name) for name in self.test_folders}
+        holding = {path: [name for name, real in tests.items() if _lies_in(folder, path, name, real)] for path in images}
+        for name in tests:
+            if not any(name in names for names in holding.values()):
                 raise InputError(f"data.reader.test_folders: {self.images}/{name}/ holds no image")
+        photos = [Photo(path, (base / path).as_posix(),
+                        EXTERNAL if holding[path] else _subset(folder, path) if predefined else "") for path in images]
         outside = {path for path in apart if folder not in path.parents}
         ignored = strangers(root, {*outside, folder}, {folder, *(path for path in outside if path.is_dir())})
         return photos, [*ignored, *(relative(root, folder / path) for path in others)]
 
-    def _subset(self, folder: Path, path: str, predefined: bool) -> str:
-        """Raises InputError for an image that a link puts into another subset than the folder that holds it."""
-        if any(self._lies_in(folder, path, name) for name in self.test_folders):
-            return EXTERNAL
-        if not predefined:
-            return ""
-        real, top = Path(os.path.realpath(folder / path)), Path(os.path.realpath(folder))
-        places = {path, real.relative_to(top).as_posix() if real.is_relative_to(top) else path}
-        named = {SUBSETS.get(place.split("/")[0].lower(), "") if "/" in place else "" for place in places}
-        if len(named) > 1:
-            raise InputError(f"{printable(path)} is a link to {printable(str(real))}: one image in two of the train, val and "
-                             "test folders; remove the link")
-        return named.pop()
 
-    @staticmethod
-    def _lies_in(folder: Path, path: str, name: str) -> bool:
-        """Whether an image is in the sub-folder `name`, by its own path or by where links lead."""
-        inside = PurePosixPath(name).parts
-        return (PurePosixPath(path).parts[:len(inside)] == inside
-                or Path(os.path.realpath(folder / path)).is_relative_to(os.path.realpath(folder / name)))
+def _subset(folder: Path, path: str) -> str:
+    """Of the train, val and test folders. Raises InputError for an image that a link puts into another one than that which
+    holds it."""
+    real, top = Path(os.path.realpath(folder / path)), Path(os.path.realpath(folder))
+    places = {path, real.relative_to(top).as_posix() if real.is_relative_to(top) else path}
+    named = {SUBSETS.get(place.split("/")[0].lower(), "") if "/" in place else "" for place in places}
+    if len(named) > 1:
+        raise InputError(f"{printable(path)} is a link to {printable(str(real))}: one image in two of the train, val and "
+                         "test folders; remove the link")
+    return named.pop()
+
+
+def _lies_in(folder: Path, path: str, name: str, real: str) -> bool:
+    """Whether an image is in the sub-folder `name`, truly at `real`, by its own path or by where links lead."""
+    inside = PurePosixPath(name).parts
+    return (PurePosixPath(path).parts[:len(inside)] == inside
+            or Path(os.path.realpath(folder / path)).is_relative_to(real))
 
 
 def walk(folder: Path, apart: Sequence[Path] = (), suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str], list[str]]:

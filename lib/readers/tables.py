@@ -114,25 +114,27 @@ def _workbook(path: Path, sheet: str) -> tuple[str, list[list[str]]]:
     """Title and rows of a sheet."""
     from openpyxl import load_workbook
     try:
-        with (closing(load_workbook(path, read_only=True, data_only=True)) as book,
-              closing(load_workbook(path, read_only=True)) as written):
+        with closing(load_workbook(path, read_only=True, data_only=True)) as book:
             titles = {found.title: found for found in book.worksheets if found.sheet_state == "visible" or sheet}
             alike = [title for title in titles if sheet.strip().casefold() in ("", title.strip().casefold())]
             title = next(iter([sheet] if sheet in titles else alike), None)
             if title is None:
                 raise InputError(f"{path}: there is no sheet {sheet!r}; it has {some([*titles]) or 'none'}")
-            rows = []
-            for found in (titles[title], written[title]):
-                found.reset_dimensions()  # some programs write wrong ones, and rows would be cut off
-            for number, (values, formulas) in enumerate(zip(titles[title].iter_rows(values_only=True),
-                                                            written[title].iter_rows(values_only=True)), 1):
-                _check_calculated(path, title, number, values, formulas)
-                rows.append([_text(cell) for cell in values])
-            return title, rows
+            rows = list(_rows(titles[title]))
+        if any(None in row for row in rows):  # an empty cell may be a formula, and only a second reading can tell
+            with closing(load_workbook(path, read_only=True)) as written:
+                for number, (values, formulas) in enumerate(zip(rows, _rows(written[title])), 1):
+                    _check_calculated(path, title, number, values, formulas)
+        return title, [[_text(cell) for cell in row] for row in rows]
     except (InputError, FileNotFoundError):
         raise
     except Exception as error:  # openpyxl raises many kinds for damaged files; each means the same to the user
         raise _unreadable(path, error) from None
+
+
+def _rows(sheet) -> Iterator[tuple]:
+    sheet.reset_dimensions()  # some programs write wrong ones, and rows would be cut off
+    return sheet.iter_rows(values_only=True)
 
 
 def _check_calculated(path: Path, title: str, number: int, values: Sequence, formulas: Sequence) -> None:

@@ -22,14 +22,14 @@ SHAPE_BARS = 12  # most native shapes that have a bar each
 def draw_dataset(folder: Path) -> Path:
     """Draw the figures of a prepared folder into `figures/` in it; returns that folder."""
     prepared = Prepared(folder, read_manifest(folder))
+    task = make_task(study_from_dict(prepared.manifest["study"]))
     with building(folder / "figures") as figures:
         draw_classes(prepared, figures / "classes.png")
         draw_scans(prepared, figures / "scans.png")
         draw_folds(prepared, figures / "folds.png")
-        draw_samples(prepared, figures / "samples.png")
-        task = make_task(study_from_dict(prepared.manifest["study"]))
+        draw_samples(prepared, task, figures / "samples.png")
         cases = [case for case in prepared.cases if case.patient not in prepared.external]
-        draw_plots(figures, task.dataset_plots([prepared.truth(case) for case in cases], cases))
+        draw_plots(figures, task.dataset_plots((prepared.truth(case) for case in cases), cases))
     return folder / "figures"
 
 
@@ -136,11 +136,9 @@ def dot_size(cases: int) -> float:
     return 4 if cases < 100 else 2
 
 
-def draw_samples(prepared: Prepared, path: Path) -> None:
+def draw_samples(prepared: Prepared, task, path: Path) -> None:
     """Cases spread over the data set, each at the frame that holds most of the innermost region, truth outlined."""
     plt = pyplot()
-    study = study_from_dict(prepared.manifest["study"])
-    task = make_task(study)
     chosen = np.unique(np.linspace(0, len(prepared.cases) - 1, SAMPLES).astype(int))
     cases = [prepared.cases[index] for index in chosen]
     pictures = [task.truth_picture(prepared.frames[case.samples], prepared.truth(case), case) for case in cases]

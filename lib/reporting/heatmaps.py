@@ -65,9 +65,7 @@ def draw_worst(folder: Path, rows: list[dict], metric: str) -> None:
         picture = cv2.imread(str(path))[..., ::-1]
         scale = WORST_PX / picture.shape[1]
         picture = cv2.resize(picture, (WORST_PX, max(1, round(picture.shape[0] * scale))), interpolation=cv2.INTER_AREA)
-        strip = cv2.copyMakeBorder(picture, MARGIN_PX, 0, 0, 0, cv2.BORDER_CONSTANT, value=DARK)
-        write(strip, shortened(f"{case}: {metric} {score:.2f}", strip.shape[1] - 8), (4, 6), letters=0.42)
-        strips.append(strip)
+        strips.append(headed(picture, f"{case}: {metric} {score:.2f}"))
     write_picture(folder / "figures" / "worst_cases.png", np.concatenate(strips))
 
 
@@ -93,10 +91,15 @@ def contact_sheet(task, frames, prediction, truth, case, scores, chosen) -> np.n
         overlaid = draw_marks(view.show(below), [mark for mark in marks if mark.frame == frame], view)
         framed = [cv2.copyMakeBorder(panel, 0, 2, 0, 2, cv2.BORDER_CONSTANT, value=DARK)
                   for panel in (view.show(above), overlaid)]
-        column = cv2.copyMakeBorder(np.concatenate(framed), MARGIN_PX, 0, 0, 0, cv2.BORDER_CONSTANT, value=DARK)
-        write(column, shortened(caption(label, frame, scores), column.shape[1] - 8), (4, 6), letters=0.42)
-        columns.append(column)
+        columns.append(headed(np.concatenate(framed), caption(label, frame, scores)))
     return np.concatenate(columns, axis=1)
+
+
+def headed(picture: np.ndarray, text: str) -> np.ndarray:
+    """A picture below a line of text, as much of it as fits."""
+    picture = cv2.copyMakeBorder(picture, MARGIN_PX, 0, 0, 0, cv2.BORDER_CONSTANT, value=DARK)
+    write(picture, shortened(text, picture.shape[1] - 8), (4, 6), letters=0.42)
+    return picture
 
 
 def caption(label: str, frame: int, scores: np.ndarray) -> str:

@@ -13,7 +13,8 @@ stages use:
     facts(case, truth)               columns of cases.csv; `notes(headers, facts)` what they tell the user
     strata(patients, facts)          labels by which patients are dealt into folds
     truth_records(truth, case)       rows of training_set.csv, where the truth can be told in rows; case: with its files
-    dataset_plots(truths, cases)     what script 1 draws of the truth beside class sizes
+    dataset_plots(truths, cases)     what script 1 draws of the truth beside class sizes; truths are read as they are asked for
+    truth_bytes(shape)               room that the packed truth of a case takes, about
     transform(targets, warp)         targets under the batch's geometric augmentation
     present(targets)                 which classes the targets hold; `foreground(present)` which samples the balanced
                                      sampler draws as often as the others

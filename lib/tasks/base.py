@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 from lib.imaging.painting import Colour, class_colours, parse_colour
 from lib.study import Data, InputError, one_of
@@ -45,7 +45,7 @@ class Task:
     def notes(self, headers: Sequence, facts: Sequence[dict]) -> list[str]:
         return []
 
-    def dataset_plots(self, truths: Sequence, cases: Sequence) -> list:
+    def dataset_plots(self, truths: Iterable, cases: Sequence) -> list:
         return []
 
     def plots(self, evidence: Sequence[dict]) -> list:
@@ -56,6 +56,10 @@ class Task:
 
     def agreement(self, predictions: Sequence) -> None:
         """Nothing is saved per pixel."""
+
+    def truth_bytes(self, shape: Sequence[int]) -> int:
+        """About how much room the packed truth of a case with native frames of this shape takes."""
+        return 0
 
     def records(self, prediction, case) -> list[dict]:
         return []

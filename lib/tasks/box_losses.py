@@ -20,7 +20,7 @@ def detection_loss(outputs: dict[str, torch.Tensor], targets: torch.Tensor, weig
     boxes only: overlap is the complete IoU loss (Zheng et al. 2020, arXiv:1911.08287), side the sum of the four absolute
     differences, heat the cross-entropy of the map's softmax against a Gaussian around the centre.
     """
-    from torchvision.ops import complete_box_iou_loss
+    from torchvision.ops import box_convert, complete_box_iou_loss
 
     present = targets[..., 0]
     there = present > 0  # an absent box has no sides, and its overlap is not a number
@@ -28,7 +28,7 @@ def detection_loss(outputs: dict[str, torch.Tensor], targets: torch.Tensor, weig
     entropy = F.binary_cross_entropy_with_logits(outputs["presence"].float(), present, reduction="none")
     weight = entropy.new_tensor(weights)
     named = {"presence": (entropy * weight).sum() / (weight.sum() * len(entropy)),
-             "overlap": complete_box_iou_loss(corners(found), corners(truth)).sum() / count,
+             "overlap": complete_box_iou_loss(*(box_convert(boxes, "cxcywh", "xyxy") for boxes in (found, truth))).sum() / count,
              "side": (found - truth).abs().sum() / count}
     if "heat" in outputs:
         named["heat"] = heat_entropy(outputs["heat"].float()[there], truth).sum() / count
@@ -50,12 +50,6 @@ def bell(centre: torch.Tensor, side: torch.Tensor, count: int) -> torch.Tensor:
     cells = (torch.arange(count, device=centre.device) + 0.5) / count
     spread = (side * SPREAD).clamp(min=LEAST_CELLS / count)
     return torch.exp(-0.5 * ((cells - centre.unsqueeze(-1)) / spread.unsqueeze(-1)) ** 2)
-
-
-def corners(boxes: torch.Tensor) -> torch.Tensor:
-    """(..., 4) centre x, centre y, width, height -> x_min, y_min, x_max, y_max."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def warp_boxes(targets: torch.Tensor, warp, visible: float, mirrored: Sequence[int]) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lib.evaluation.average_precision import RECALL_LEVELS, average_precision, counts_at, f1_curve
 from lib.evaluation.plots import Curves
-from lib.evaluation.statistics import binary_agreement
+from lib.evaluation.statistics import binary_agreement, mean_of_defined
 from lib.tasks.base import ALL
 
 MEAN = {"ap@0.5": "map@0.5", "ap@[.5:.95]": "map@[.5:.95]", "ar@[.5:.95]": "mar@[.5:.95]"}
@@ -43,14 +43,14 @@ def set_scores(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[s
         rows[name, "ar@[.5:.95]"] = float(found.recall.mean())
         counts, hits = counts_by_confidence(evidence, lists)
         rows |= {(name, metric): value for metric, value in rates(*counts).items()}
-        rows[name, "iou_of_true_positives"] = mean(hits)
+        rows[name, "iou_of_true_positives"] = mean_of_defined(hits)
         every, overlaps = every + counts, [*overlaps, hits]
         rows |= {(name, metric): value for metric, value in presence(evidence, index).items()}
     for metric, overall in MEAN.items():
-        rows[ALL, overall] = mean([rows[name, metric] for name in classes])
+        rows[ALL, overall] = mean_of_defined([rows[name, metric] for name in classes])
     rows |= {(ALL, metric): value for metric, value in rates(*every).items()}
-    rows[ALL, "iou_of_true_positives"] = mean(np.concatenate(overlaps))
-    rows[ALL, "presence_roc_auc"] = mean([rows[name, "presence_roc_auc"] for name in classes])
+    rows[ALL, "iou_of_true_positives"] = mean_of_defined(np.concatenate(overlaps))
+    rows[ALL, "presence_roc_auc"] = mean_of_defined([rows[name, "presence_roc_auc"] for name in classes])
     confidences = {one["confidence"] for one in evidence}
     if len(confidences) == 1:  # one model: the confidence is part of its result
         rows[ALL, "confidence"] = confidences.pop()
@@ -76,12 +76,6 @@ def rates(tp: float, fp: float, fn: float) -> dict[str, float]:
 
 def ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
-
-
-def mean(values) -> float:
-    """Of the values that are defined; NaN if none is."""
-    values = np.asarray(values, dtype=np.float64)
-    return float(values[~np.isnan(values)].mean()) if (~np.isnan(values)).any() else float("nan")
 
 
 def presence(evidence: Sequence[dict], index: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from lib.data.case import Case, Header
 from lib.evaluation.average_precision import best_confidence
 from lib.evaluation.boxes import centre_distance, fuse_boxes, iou
+from lib.evaluation.statistics import mean_of_defined
 from lib.imaging.geometry import Fit
 from lib.imaging.painting import Colour
 from lib.study import one_of, require
@@ -196,8 +197,8 @@ class Detection(Task):
         """Rows of training_set.csv: the boxes that are there."""
         return box_rows(self.classes, image_name(case), truth[..., 1:], truth[..., 0] > 0)
 
-    def dataset_plots(self, truths: Sequence[np.ndarray], cases: Sequence) -> list:
-        return dataset_plots(self, truths, cases)
+    def dataset_plots(self, truths: Iterable[np.ndarray], cases: Sequence) -> list:
+        return dataset_plots(self, list(truths), cases)
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -272,20 +273,15 @@ class Detection(Task):
     def score(self, prediction: Prediction, truth: np.ndarray, case, distances: bool = True) -> dict:
         """{(class, metric): value} of one case. `iou`: of a structure that is there, 0 where no box counts (a miss), NaN
         where it is absent; `centre_error`: of structures that are there and were found."""
-        rows, there = {}, truth[..., 0] > 0
-        overlap = np.where(there, iou(prediction.boxes, truth[..., 1:]) * prediction.found, np.nan)
-        for index, name in enumerate(self.classes):
-            known = overlap[there[:, index], index]
-            rows[name, "iou"] = float(known.mean()) if len(known) else float("nan")
-        rows[ALL, "iou"] = float(overlap[there].mean()) if there.any() else float("nan")
+        there, overlap = truth[..., 0] > 0, overlaps(prediction, truth)
+        rows = {(name, "iou"): mean_of_defined(overlap[:, index]) for index, name in enumerate(self.classes)}
+        rows[ALL, "iou"] = mean_of_defined(overlap.ravel())
         spacings = {"px": (1.0, 1.0)} | ({"mm": case.geometry.spacing_mm[1:]} if case.geometry.spacing_mm else {})
         both = there & prediction.found
         for unit, spacing in spacings.items():
-            off = centre_distance(prediction.boxes, truth[..., 1:], spacing)
-            for index, name in enumerate(self.classes):
-                seen = both[:, index]
-                rows[name, f"centre_error_{unit}"] = float(off[seen, index].mean()) if seen.any() else float("nan")
-            rows[ALL, f"centre_error_{unit}"] = float(off[both].mean()) if both.any() else float("nan")
+            off = np.where(both, centre_distance(prediction.boxes, truth[..., 1:], spacing), np.nan)
+            rows |= {(name, f"centre_error_{unit}"): mean_of_defined(off[:, i]) for i, name in enumerate(self.classes)}
+            rows[ALL, f"centre_error_{unit}"] = mean_of_defined(off.ravel())
         rows |= {(name, "present_true"): float(there[:, i].any()) for i, name in enumerate(self.classes)}
         return rows | self.measure(prediction, case)
 
@@ -341,11 +337,10 @@ class Detection(Task):
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:
         """float (frames,): the mean IoU of the structures that are there; without truth the mean score of what was found."""
-        if truth is None:
-            weights = np.where(prediction.found, prediction.scores, np.nan)
-        else:
-            weights = np.where(truth[..., 0] > 0, iou(prediction.boxes, truth[..., 1:]) * prediction.found, np.nan)
-        known = ~np.isnan(weights).all(axis=1)
-        scores = np.full(len(weights), np.nan)
-        scores[known] = np.nanmean(weights[known], axis=1)
-        return scores
+        frames = np.where(prediction.found, prediction.scores, np.nan) if truth is None else overlaps(prediction, truth)
+        return np.array([mean_of_defined(frame) for frame in frames])
+
+
+def overlaps(prediction: Prediction, truth: np.ndarray) -> np.ndarray:
+    """float64 (frames, classes): IoU with the truth, 0 where no box counts, NaN where the structure is absent."""
+    return np.where(truth[..., 0] > 0, iou(prediction.boxes, truth[..., 1:]) * prediction.found, np.nan)

@@ -7,7 +7,7 @@ from typing import Sequence
 import numpy as np
 
 from lib.evaluation.metrics import hd95, overlap, surface_distances
-from lib.evaluation.statistics import binary_agreement
+from lib.evaluation.statistics import binary_agreement, mean_of_defined
 from lib.evaluation.tolerance import DILATED, ERODED, ORIGINAL, surface_dice, tolerant_overlap
 from lib.imaging.geometry import Geometry
 from lib.tasks.base import ALL
@@ -37,8 +37,7 @@ def score_case(masks: dict[str, np.ndarray], truths: dict[str, np.ndarray], geom
         rows[name, f"{geometry.size_metric}_true"] = geometry.size_of(true)
         rows[name, f"false_positive_{geometry.size_unit}"] = geometry.size_of(mask & ~true)
     for metric in [m for (name, m) in rows if name == next(iter(masks)) and m in averaged]:
-        values = [rows[name, metric] for name in masks if not np.isnan(rows[name, metric])]
-        rows[ALL, metric] = float(np.mean(values)) if values else float("nan")
+        rows[ALL, metric] = mean_of_defined([rows[name, metric] for name in masks])
     return rows
 
 

@@ -147,6 +147,9 @@ class Segmentation(Task):
     def targets_shape(self, samples: int, size: Sequence[int]) -> tuple[int, ...]:
         return (samples, *size) if self.exclusive else (samples, len(self.classes), *size)
 
+    def truth_bytes(self, shape: Sequence[int]) -> int:
+        return int(np.prod(shape)) * len(self.classes) // 8  # a bit per pixel and class
+
     def native_truth(self, case: Case) -> np.ndarray:
         """bool (classes, frames, rows, columns); a region is cut to its parent, an exclusive class wins over earlier ones."""
         masks = np.stack([case.truth[name] for name in self.classes])
