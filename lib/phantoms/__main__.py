@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    what = "patients" if made[0].is_dir() else "images"
+    what = "patients" if made[0].is_dir() else "videos" if made[0].suffix == ".dcm" else "images"
     print(f"{len(made)} {what} of {args.study} in {args.folder}")
     return 0
 
