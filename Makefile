@@ -31,8 +31,8 @@ DEBIAN_PACKAGES = libgl1 libglib2.0-0
 TEST_PINS = pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0 pycocotools==2.0.11
 TESTS = tests
 # Every package of requirements.txt's first section, by the name that the code imports.
-IMPORTS = cc3d cv2 matplotlib.pyplot nibabel numpy onnx onnxruntime onnxscript openpyxl pandas \
-	PIL.Image scipy.ndimage segmentation_models_pytorch sklearn torch torchvision tqdm wandb yaml
+IMPORTS = cc3d cv2 matplotlib.pyplot nibabel numpy onnx onnxruntime onnxscript openjpeg openpyxl pandas \
+	PIL.Image pydicom pylibjpeg scipy.ndimage segmentation_models_pytorch sklearn torch torchvision tqdm wandb yaml
 
 VENV = .venv
 PIP_INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check -q

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECOND_SECTION = "# What those bring."
 # Names under which the code imports a package, where they are not the package's own.
 PACKAGES = {"cc3d": "connected-components-3d", "cv2": "opencv-python", "skimage": "scikit-image",
-            "sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+            "sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "openjpeg": "pylibjpeg-openjpeg"}
 
 
 def requirements(text: str) -> dict[str, Requirement]:
@@ -130,3 +130,9 @@ def test_demo_of_an_unknown_study_lists_the_known_ones(study):
                           capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert f"no demo of STUDY='{study}'; there are: " in done.stderr and "flair_visibility" in done.stderr
+
+
+def test_no_decoder_of_dicom_is_under_the_gpl():
+    """pylibjpeg-libjpeg is, and whoever installs it may; it must not come with us."""
+    _, everything = pins()
+    assert {"pydicom", "pylibjpeg-openjpeg", "pyjpegls"} <= set(everything) and "pylibjpeg-libjpeg" not in everything

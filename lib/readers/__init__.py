@@ -17,13 +17,19 @@ from __future__ import annotations
 
 from lib.readers.boxes import ImageBoxes
 from lib.readers.images import ImagePairs
+from lib.readers.labels import ImageLabels
 from lib.readers.nifti import NiftiFolders
+from lib.readers.points import ImagePoints
+from lib.readers.videos import VideoTable
 from lib.study import Data, build, one_of
 
 READERS = {
     "nifti_folders": NiftiFolders,
     "image_pairs": ImagePairs,
     "image_boxes": ImageBoxes,
+    "image_classes": ImageLabels,
+    "image_points": ImagePoints,
+    "video_table": VideoTable,
 }
 
 

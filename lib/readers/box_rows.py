@@ -1,83 +1,37 @@
-"""Boxes as they are written, a row of a table each: matched to images, checked, and gathered by case."""
+"""Boxes as they are written, a row of a table each: checked, and gathered by case."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Mapping, Sequence
 
 import numpy as np
 
 from lib.data.case import CaseProblem
-from lib.readers.image_files import file_stem
 from lib.readers.image_tree import Photo
-from lib.readers.names import natural, printable, some
-from lib.readers.photo_names import PhotoNames, UnclearName
+from lib.readers.names import folded, printable, some, spellings
+from lib.readers.photo_rows import Found, ImageRows, Matched, Row, RowError, check_axes
 from lib.readers.tables import Table, parse_number
 from lib.study import Data, InputError
 
 CORNERS = ("x_min", "y_min", "x_max", "y_max")
 MOST_ROWS = 40  # of one unknown structure that a message lists
-SWAPPED = 0.02  # share of the boxes that do not fit, but would with x and y exchanged, from which the columns are doubted
 
 
-class RowError(Exception):
-    """A box that cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class BoxRow:
-    """place: where it is written, as messages name it. number: its row or line there. cells: as they are written."""
-    place: str
-    number: int
-    cells: list[str]
-
-
-@dataclass
-class Matched:
-    """rows: each with its image. found: how many rows (or label files) have an image. absent: of each that has none,
-    the image as it is named. doubtful: cases that a bad row may mean."""
-    rows: list[tuple[Photo, BoxRow]] = field(default_factory=list)
-    problems: list[CaseProblem] = field(default_factory=list)
-    found: int = 0
-    absent: list[str] = field(default_factory=list)
-    doubtful: set[str] = field(default_factory=set)
-
-
-class TableBoxes:
+class TableBoxes(ImageRows):
     """Rows of a table: image, structure, and corners in pixels. columns: role -> column, of file, structure and
     CORNERS in this order."""
+    missing = "no box"
+    nameless = "whose box it is; fill it in (of merged cells the first row alone has it)"
 
-    def __init__(self, table: Table, columns: Mapping[str, str], data: Data):
-        self.place, self.columns, self.separator = table.place, columns, table.separator or ","
+    def __init__(self, tables: Mapping[str, Table], columns: Mapping[str, str], data: Data):
+        super().__init__(tables, columns)
         self.classes, self.known = data.classes, spellings(data)
         self.titles = [columns[role] for role in ("structure", *CORNERS)]
-        self.rows = [(cells[0], BoxRow(table.row(number), number, cells[1:])) for number, cells in
-                     table.cells({f"data.reader.columns.{role}": column for role, column in columns.items()})]
 
-    def match(self, photos: Sequence[Photo]) -> Matched:
-        """Raises InputError for structures that the study does not know, of whatever image."""
-        self._check_structures()
-        names, matched = PhotoNames(photos), Matched()
-        for name, row in self.rows:
-            if not name:
-                matched.problems.append(CaseProblem("", row.place, f"{self.columns['file']} is empty, so nobody knows whose "
-                                                    "box it is; fill it in (of merged cells the first row alone has it)"))
-                continue
-            try:
-                photo = names.find(name)
-            except UnclearName as error:
-                case = file_stem(name.replace("\\", "/").rpartition("/")[2]) or name
-                matched.problems.append(CaseProblem(printable(case), row.place, f"{self.columns['file']} {error}"))
-                matched.doubtful.update(error.cases)
-                continue
-            if photo is None:
-                matched.absent.append(name)
-            else:
-                matched.rows.append((photo, row))
-        matched.found = len(matched.rows)
-        return matched
+    def found(self, matched: Matched, sizes: Mapping[str, tuple[int, int]]) -> tuple[dict[str, Found], list[CaseProblem]]:
+        return found_boxes(self, matched, sizes)
 
-    def box(self, row: BoxRow, size: tuple[int, int] | None) -> tuple[str, list[float]]:
+    def box(self, row: Row, size: tuple[int, int] | None) -> tuple[str, list[float]]:
         """(class, box) of a row; `size` (rows, columns) is that of its image, if it can be read. Raises RowError."""
         titles, who = self.titles, f"{printable(row.cells[0])}: " if row.cells[0] else ""
         empty = [title for title, cell in zip(titles, row.cells) if not cell]
@@ -107,29 +61,17 @@ class TableBoxes:
                 exchanged = fits([box[1], box[0], box[3], box[2]], size)
                 swapped += exchanged and not fits(box, size)
                 straight += fits(box, size) and not exchanged
-        if swapped > max(1, SWAPPED * len(matched.rows)) and straight * 10 <= swapped:
-            other = {role: self.columns[("y" if role[0] == "x" else "x") + role[1:]] for role in CORNERS}
-            raise InputError(f"{self.place}: x and y look swapped: {swapped} of {len(matched.rows)} boxes do not fit "
-                             "their images, but would with x and y exchanged; set data.reader.columns to {"
-                             + ", ".join(f"{role}: {column}" for role, column in other.items()) + "}")
+        other = {role: self.columns[("y" if role[0] == "x" else "x") + role[1:]] for role in CORNERS}
+        remedy = f"{{{', '.join(f'{role}: {column}' for role, column in other.items())}}}"
+        check_axes(self.place, swapped, straight, len(matched.rows), "boxes", remedy)
 
-    def no_match(self, absent: Sequence[str]) -> str:
-        """Of rows none of which has an image."""
-        return (f"{self.place}: none of its {len(absent)} rows names an image that is there "
-                f"(data.reader.columns.file is {self.columns['file']!r}); it names {some(_different(absent), 5)}")
-
-    def absent_note(self, absent: Sequence[str], images: str) -> str:
-        names = _different(absent)
-        are = "s that are" if len(names) > 1 else " that is"
-        rows = f"{len(absent)} row{'s' * (len(absent) > 1)}"
-        return f"{self.place}: {rows} of {len(names)} image{are} not in {images}/: {some(names)}"
-
-    def _numbers(self, row: BoxRow) -> list[float | None]:
+    def _numbers(self, row: Row) -> list[float | None]:
         return [parse_number(cell, self.separator) for cell in row.cells[1:]]
 
-    def _check_structures(self) -> None:
+    def check(self) -> None:
+        """Raise InputError for structures that the study does not know, of whatever image."""
         unknown: dict[str, list[str]] = {}
-        for _, row in self.rows:
+        for _, _, row in self.rows:
             if row.cells[0] and folded(row.cells[0]) not in self.known:
                 unknown.setdefault(row.cells[0], []).append(str(row.number))
         if unknown:
@@ -141,15 +83,15 @@ class TableBoxes:
                              f"classes: {{{first}: [{first}, {new}]}}, or correct the rows")
 
 
-def checked_boxes(source, matched: Matched,
-                  sizes: Mapping[str, tuple[int, int]]) -> tuple[dict[str, dict[str, list[float]]], list[CaseProblem]]:
-    """(case -> class -> [x_min, y_min, x_max, y_max] in pixels, problems) of all rows that have an image.
+def found_boxes(source, matched: Matched, sizes: Mapping[str, tuple[int, int]]) -> tuple[dict[str, Found], list[CaseProblem]]:
+    """(case -> class -> [x_min, y_min, x_max, y_max] in pixels, problems) of all rows that have an image; the classes are
+    labels, in the order of the study.
 
     source: TableBoxes or LabelFiles. sizes: case -> (rows, columns). A structure is in an image once; two copies of an
-    image may say the same of it.
+    image may say the same of it. Raises InputError if x and y look swapped.
     """
     boxes: dict[str, dict[str, list[float]]] = {}
-    first: dict[tuple[str, str], tuple[Photo, BoxRow]] = {}
+    first: dict[tuple[str, str], tuple[Photo, Row]] = {}
     problems = []
     for photo, row in matched.rows:
         try:
@@ -160,29 +102,9 @@ def checked_boxes(source, matched: Matched,
             boxes.setdefault(photo.case, {})[name] = box
         except RowError as error:
             problems.append(CaseProblem(printable(photo.case), row.place, str(error)))
-    return boxes, problems
-
-
-def spellings(data: Data) -> dict[str, str]:
-    """Folded spelling -> class: the texts that data.classes gives a class, and its own name. Raises InputError."""
-    known: dict[str, str] = {}
-    for name, value in data.class_values.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if not values or not all(isinstance(v, str) and v.strip() for v in values):
-            raise InputError(f"data.classes.{name}: found {value!r}, expected a name that the table gives it, or a "
-                             "list of such names, in quotes where they are numbers")
-        for text in values:
-            if known.setdefault(folded(text), name) != name:
-                raise InputError(f"data.classes.{name}: {text!r} is a name of {known[folded(text)]} too")
-    for name in data.classes:
-        if known.setdefault(folded(name), name) != name and name not in data.class_values:
-            raise InputError(f"data.classes.{name}: this is a name of {known[folded(name)]} too")
-    return known
-
-
-def folded(text: str) -> str:
-    """A structure's name without regard to case and to how many blanks there are."""
-    return " ".join(text.split()).casefold()
+    if problems:
+        source.check_axes(matched, sizes)
+    return {case: Found({name: of[name] for name in source.classes if name in of}) for case, of in boxes.items()}, problems
 
 
 def fits(box: Sequence[float], size: tuple[float, float]) -> bool:
@@ -196,6 +118,3 @@ def beyond(box: Sequence[float], size: tuple[int, int]) -> str:
     sides = " and ".join(f"{pixels:g} px beyond the {side} edge" for side, pixels in over.items() if pixels > 0)
     return f"reaches {sides} of its image, which has {size[0]} x {size[1]} pixels (rows x columns)"
 
-
-def _different(names: Sequence[str]) -> list[str]:
-    return sorted(set(names), key=natural)

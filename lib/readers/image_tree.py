@@ -1,4 +1,4 @@
-"""Images in any sub-folders: found, told from copies of themselves, and in the subset that their folder says."""
+"""Images in any sub-folders: found, and in the subset that their folder says."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Sequence
+from typing import Mapping, Sequence
 
-from lib.data.case import CaseProblem, Header
+from lib.data.case import Header
 from lib.data.folds import EXTERNAL
 from lib.readers.image_files import SUBSETS, SUFFIXES, ImageFiles, check_root, file_stem
 from lib.readers.names import check_inside, listing, printable, relative, some, sorted_out, strangers
 from lib.study import InputError, require
 
-# which of several copies is the case: one that is tested before one that trains
-STAYS = (EXTERNAL, "test", "validation", "train", "")
-
 
 @dataclass(frozen=True)
 class Photo:
-    """An image file. path: in the images' folder. file: in the input folder. case: its name without suffix."""
+    """An image file. path: in the images' folder, behind that of its subset where each has one: train/a.png of
+    train/images/a.png. file: in the input folder. case: its name without suffix, or `known_as`."""
     path: str
     file: str
     subset: str = ""
+    known_as: str = ""
 
     @cached_property
     def name(self) -> str:
@@ -31,15 +30,16 @@ class Photo:
 
     @cached_property
     def case(self) -> str:
-        return file_stem(self.name)
+        return self.known_as or file_stem(self.name)
 
 
 @dataclass(frozen=True)
 class ImageTree(ImageFiles):
     """Keys of `data.reader` in studies of images in sub-folders: those of ImageFiles, and
 
-    images: folder in the input folder, with images in any sub-folders. Those in its own train, val and test are these
-    subsets. test_folders: sub-folders of it, such as Set2/Test, that never train: all folds test them together.
+    images: folder in the input folder, or in its train, val and test folders, with images in any sub-folders. Those in
+    train, val and test, above or below it, are these subsets. test_folders: sub-folders of it, such as Set2/Test, that
+    never train: all folds test them together.
     """
     images: str = "images"
     test_folders: tuple[str, ...] = ()
@@ -57,13 +57,21 @@ class ImageTree(ImageFiles):
         """Files and folders of the study that are no images."""
         return {root / self.pixel_sizes.file} if self.pixel_sizes else set()
 
-    def _folder(self, root: Path, new: bool) -> Path:
-        """The folder of images; of new data it may be `root`. Raises InputError if it or a test folder is missing."""
+    def _folders(self, root: Path, new: bool) -> dict[str, Path]:
+        """What paths begin with -> folder of images: "" -> `images`, or "train/" -> train/`images` and so on; of new data
+        it may be `root`. Raises InputError if it or a test folder is missing."""
         check_root(root, self.images)
         folder = root / self.images
+        split = self._split(root)
+        if split and self.test_folders and not new:
+            raise InputError(f"data.reader.test_folders: there is no folder {self.images}/ that could hold them; images are "
+                             f"in {', '.join(relative(root, place) for place in split.values())}, of which test folders "
+                             "are tested anyway")
+        if split:
+            return split
         if not folder.is_dir():
             if new and walk(root)[0]:
-                return root
+                return {"": root}
             held = ", ".join(printable(name) for name in listing(root)[:8])
             raise InputError(f"input folder {root}: there is no folder {self.images}/; it holds {held or 'nothing'}. "
                              f"Expected {self.expected}")
@@ -72,27 +80,56 @@ class ImageTree(ImageFiles):
                 held = [entry for entry in listing(folder) if (folder / entry).is_dir()]
                 raise InputError(f"data.reader.test_folders: there is no folder {self.images}/{name}/; "
                                  f"{self.images}/ holds {some(held) or 'no folders'}")
-        return folder
+        return {"": folder}
 
-    def _photos(self, root: Path, folder: Path, new: bool) -> tuple[list[Photo], list[str]]:
+    def _split(self, root: Path) -> dict[str, Path]:
+        """`_folders` where they are in train, val and test folders; {} elsewhere."""
+        if (root / self.images).is_dir():
+            return {}
+        places = {f"{name}/": root / name / self.images for name in subset_folders(root)}
+        return {prefix: place for prefix, place in places.items() if place.is_dir()}
+
+    def _photos(self, root: Path, folders: Mapping[str, Path], new: bool) -> tuple[list[Photo], list[str]]:
         """All images, and the entries that are not the study's."""
         apart = self._apart(root)
-        images, others = walk(folder, tuple(apart - {folder}))
-        if folder in apart:  # label files beside their images
-            others = [path for path in others if not path.endswith(".txt")]
-        predefined = not (new or self.data.folds.pool) and any(
-            SUBSETS.get(name.lower()) == "train" and (folder / name).is_dir() for name in listing(folder))
-        base = folder.relative_to(root)
+        photos, others = [], []
+        for prefix, folder in folders.items():
+            images, rest = walk(folder, tuple(apart - {folder}))
+            if folder in apart:  # label files beside their images
+                rest = [path for path in rest if not path.endswith(".txt")]
+            base = folder.relative_to(root)
+            subsets = self._subsets(folders, prefix, images, new)
+            photos += [Photo(prefix + path, (base / path).as_posix(), subset) for path, subset in zip(images, subsets)]
+            others += [relative(root, folder / path) for path in rest]
+        looked = set(folders.values())
+        outside = {path for path in apart if path.exists() and not looked & {*path.parents}}
+        ignored = strangers(root, outside | looked, looked | {path for path in outside if path.is_dir()})
+        return photos, [*ignored, *others]
+
+    def _subsets(self, folders: Mapping[str, Path], prefix: str, images: Sequence[str], new: bool) -> list[str]:
+        """The subset of each of the `images` (paths) of a folder. Raises InputError."""
+        folder, pool = folders[prefix], new or self.data.folds.pool
+        if prefix:
+            for path in () if pool else images:
+                _check_link(folders, prefix, path)
+            return ["" if pool else subset_of(prefix[:-1])] * len(images)
+        predefined = not pool and "train" in map(subset_of, subset_folders(folder))
         tests = {} if new else {name: os.path.realpath(folder / name) for name in self.test_folders}
         holding = {path: [name for name, real in tests.items() if _lies_in(folder, path, name, real)] for path in images}
         for name in tests:
             if not any(name in names for names in holding.values()):
                 raise InputError(f"data.reader.test_folders: {self.images}/{name}/ holds no image")
-        photos = [Photo(path, (base / path).as_posix(),
-                        EXTERNAL if holding[path] else _subset(folder, path) if predefined else "") for path in images]
-        outside = {path for path in apart if folder not in path.parents}
-        ignored = strangers(root, {*outside, folder}, {folder, *(path for path in outside if path.is_dir())})
-        return photos, [*ignored, *(relative(root, folder / path) for path in others)]
+        return [EXTERNAL if holding[path] else _subset(folder, path) if predefined else "" for path in images]
+
+
+def subset_of(name: str) -> str:
+    """The subset that a folder's name means, else empty."""
+    return SUBSETS.get(name.lower(), "")
+
+
+def subset_folders(folder: Path) -> list[str]:
+    """Names of its train, val and test folders."""
+    return [name for name in listing(folder) if subset_of(name) and (folder / name).is_dir()]
 
 
 def _subset(folder: Path, path: str) -> str:
@@ -100,11 +137,22 @@ def _subset(folder: Path, path: str) -> str:
     holds it."""
     real, top = Path(os.path.realpath(folder / path)), Path(os.path.realpath(folder))
     places = {path, real.relative_to(top).as_posix() if real.is_relative_to(top) else path}
-    named = {SUBSETS.get(place.split("/")[0].lower(), "") if "/" in place else "" for place in places}
+    named = {subset_of(place.split("/")[0]) if "/" in place else "" for place in places}
     if len(named) > 1:
-        raise InputError(f"{printable(path)} is a link to {printable(str(real))}: one image in two of the train, val and "
-                         "test folders; remove the link")
+        raise _linked(path, real)
     return named.pop()
+
+
+def _check_link(folders: Mapping[str, Path], prefix: str, path: str) -> None:
+    """Raise InputError if an image truly lies in the folder of another subset."""
+    real = Path(os.path.realpath(folders[prefix] / path))
+    if any(name != prefix and real.is_relative_to(os.path.realpath(other)) for name, other in folders.items()):
+        raise _linked(prefix + path, real)
+
+
+def _linked(path: str, real: Path) -> InputError:
+    return InputError(f"{printable(path)} is a link to {printable(str(real))}: one image in two of the train, val and "
+                      "test folders; remove the link")
 
 
 def _lies_in(folder: Path, path: str, name: str, real: str) -> bool:
@@ -140,45 +188,6 @@ def walk(folder: Path, apart: Sequence[Path] = (), suffixes: Sequence[str] = SUF
 
     visit(folder, "")
     return images, others
-
-
-def without_copies(root: Path, photos: Sequence[Photo]) -> tuple[list[Photo], list[CaseProblem], list[list[Photo]]]:
-    """(one photo per case, problems, copies): of files with one name and the same bytes, one in a test folder stays.
-
-    copies: the photos of each case that has several, that which stays first. Files with one name that differ are a
-    problem; none of them is kept.
-    """
-    by_case: dict[str, list[Photo]] = {}
-    for photo in photos:
-        by_case.setdefault(photo.case, []).append(photo)
-    kept, problems, copies = [], [], []
-    for case, several in by_case.items():
-        several = sorted(several, key=lambda photo: STAYS.index(photo.subset))
-        first = root / several[0].file
-        other = next((photo for photo in several[1:] if not _same_bytes(first, root / photo.file)), None)
-        if other is not None:
-            one, two = (printable(photo.file) for photo in sorted((several[0], other), key=photos.index))
-            problems.append(CaseProblem(printable(case), one, f"{two} has the same name and other content, and both "
-                                                              "would be one case; rename or remove one"))
-            continue
-        kept.append(several[0])
-        if len(several) > 1:
-            copies.append(several)
-    return kept, problems, copies
-
-
-def _same_bytes(one: Path, other: Path) -> bool:
-    try:
-        return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
-    except OSError:
-        return False
-
-
-def copies_note(copies: Sequence[list[Photo]]) -> str:
-    """A line for the user; what `without_copies` gives."""
-    pairs = [f"{one.path} = {' = '.join(other.path for other in others)}" for one, *others in copies]
-    return (f"{len(copies)} image{'s' * (len(copies) > 1)} with copies, of each of which one is used (that in a test "
-            f"folder, if one is): {some(pairs)}")
 
 
 def check_subsets(headers: Sequence[Header]) -> None:

@@ -50,9 +50,7 @@ class ImagePairs(ImageFiles):
         require(bool(self.images and self.masks), "data.reader", "images or masks empty", "the names of two folders")
         require(bool(self.validation_images) == bool(self.validation_masks), "data.reader",
                 "one of validation_images and validation_masks", "both or none")
-        plain = self.mask_name.replace("{name}", "").replace("{stem}", "")
-        require(plain != self.mask_name and not set(plain) & set("{}/\\"), "data.reader.mask_name",
-                repr(self.mask_name), "a file name with {name} or {stem}, such as seg_{name} or {stem}_mask.png")
+        check_mask_name(self.mask_name)
         for images, masks in ((self.images, self.masks), (self.validation_images, self.validation_masks)):
             require(not images or Path(images) != Path(masks) or not self._same_names, "data.reader.masks", masks,
                     "another folder than the images', or a mask_name that tells masks from images")
@@ -63,8 +61,7 @@ class ImagePairs(ImageFiles):
 
     @property
     def _same_names(self) -> bool:
-        """Whether a mask is named as its image."""
-        return mask_name(self.mask_name, "X.png", SUFFIXES) == "X.png"
+        return same_names(self.mask_name)
 
     @cached_property
     def coding(self) -> MaskCoding:
@@ -202,24 +199,12 @@ class ImagePairs(ImageFiles):
 
     def _check_mask(self, root: Path, pair: Pair, case: str, name: str, masks: Masks, facts: Facts) -> str:
         """The name of an image's mask. Raises CaseError if it is missing or cannot belong to the image."""
-        found = masks.of(name)
-        file = relative(root, masks.folder / masks.expected(name))
-        if not found:
-            raise CaseError(case, file, f"missing: there is no mask for {relative(root, pair.images / name)}")
-        if len(found) > 1:
-            raise CaseError(case, file, f"is meant, but there are {' and '.join(found)}; remove one")
-        file = relative(root, masks.folder / found[0])
-        try:
-            mask = read_facts(masks.folder / found[0])
-        except PhotographError as error:
-            raise CaseError(case, file, str(error)) from None
-        if mask.size != facts.size:
-            raise CaseError(case, file, f"has {mask.rows} x {mask.columns} pixels (rows x columns), but its image "
-                                        f"{name} has {facts.rows} x {facts.columns}; make them equal")
+        found, mask = belonging_mask(root, masks, case, name, relative(root, pair.images / name), facts.size)
+        file = relative(root, masks.folder / found)
         if self.mask_encoding == "channels" and mask.channels < len(self.data.classes):
             raise CaseError(case, file, f"has {mask.channels} channel{'s' if mask.channels > 1 else ''}; expected one "
                                         f"for each of {', '.join(self.data.classes)} (mask_encoding: channels)")
-        return found[0]
+        return found
 
     def _unnamed(self, error: PhotographError) -> str:
         """What to do about the values of a mask that mean no class."""
@@ -298,6 +283,38 @@ class ImagePairs(ImageFiles):
         if self.pixel_sizes:
             used.add(root / self.pixel_sizes.file)
         return strangers(root, used, {pair.images for pair in pairs})
+
+
+def check_mask_name(pattern: str) -> None:
+    """Raise InputError if `data.reader.mask_name` could name no mask."""
+    plain = pattern.replace("{name}", "").replace("{stem}", "")
+    require(plain != pattern and not set(plain) & set("{}/\\"), "data.reader.mask_name", repr(pattern),
+            "a file name with {name} or {stem}, such as seg_{name} or {stem}_mask.png")
+
+
+def same_names(pattern: str) -> bool:
+    """Whether a mask is named as its image."""
+    return mask_name(pattern, "X.png", SUFFIXES) == "X.png"
+
+
+def belonging_mask(root: Path, masks: Masks, case: str, name: str, image: str, size: tuple[int, int]) -> tuple[str, Facts]:
+    """Name and facts of the mask of the image `name`, which is shown as `image` and has `size` (rows, columns). Raises
+    CaseError if it is missing or cannot belong to the image."""
+    found = masks.of(name)
+    file = relative(root, masks.folder / masks.expected(name))
+    if not found:
+        raise CaseError(case, file, f"missing: there is no mask for {image}")
+    if len(found) > 1:
+        raise CaseError(case, file, f"is meant, but there are {' and '.join(found)}; remove one")
+    file = relative(root, masks.folder / found[0])
+    try:
+        mask = read_facts(masks.folder / found[0])
+    except PhotographError as error:
+        raise CaseError(case, file, str(error)) from None
+    if mask.size != size:
+        raise CaseError(case, file, f"has {mask.rows} x {mask.columns} pixels (rows x columns), but its image {name} has "
+                                    f"{size[0]} x {size[1]}; make them equal")
+    return found[0], mask
 
 
 def _twins(images: list[str]) -> dict[str, list[str]]:

@@ -177,3 +177,28 @@ def class_colours(data: Data) -> dict[str, tuple[tuple[int, int, int], ...]]:
             raise InputError(f"data.classes.{name}: found {value!r}, expected a colour, [r, g, b] of 0 to 255 or "
                              '"#rrggbb" in quotes, or a list of colours') from None
     return colours
+
+
+def spellings(data: Data, numbers: bool = False) -> dict[str, str]:
+    """Folded spelling -> class: the texts that data.classes gives a class (with `numbers`, whole numbers too), and its own
+    name. Raises InputError."""
+    known: dict[str, str] = {}
+    for name, value in data.class_values.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if numbers:  # 1.0 is what spreadsheets and data frames make of a 1 in a column with gaps
+            values = [text for v in values for text in ([str(v), f"{v}.0"] if type(v) is int else [v])]
+        if not values or not all(isinstance(v, str) and v.strip() for v in values):
+            raise InputError(f"data.classes.{name}: found {value!r}, expected a name that the table gives it, or a "
+                             f"list of such names{'' if numbers else ', in quotes where they are numbers'}")
+        for text in values:
+            if known.setdefault(folded(text), name) != name:
+                raise InputError(f"data.classes.{name}: {text!r} is a name of {known[folded(text)]} too")
+    for name in data.classes:
+        if known.setdefault(folded(name), name) != name and name not in data.class_values:
+            raise InputError(f"data.classes.{name}: this is a name of {known[folded(name)]} too")
+    return known
+
+
+def folded(text: str) -> str:
+    """A name without regard to case and to how many blanks there are."""
+    return " ".join(text.split()).casefold()

@@ -20,16 +20,19 @@ class UnclearName(Exception):
 
 
 class PhotoNames:
-    """Photos by what a table may call them: the file's name, or its path in the images' or in the input folder.
+    """Photos by what a table may call them: the file's name, or its path in the images' or in the input folder, or in the
+    `folder` (with / behind) that the table is of; others than those in it have no name.
 
     Suffixes may be left out. Exact names win over those that differ in case.
     """
 
-    def __init__(self, photos: Sequence[Photo]):
+    def __init__(self, photos: Sequence[Photo], folder: str = ""):
         self._whole, self._stems = _Names(), _Names()
         self._found: dict[str, Photo | None] = {}  # an image has many rows
         for photo in photos:
-            for name in {photo.name, photo.path, photo.file}:
+            if not photo.file.startswith(folder):
+                continue
+            for name in {photo.name, photo.path, photo.file, photo.file.removeprefix(folder)}:
                 self._whole.add(name, photo)
                 self._stems.add(file_stem(name), photo)
 

@@ -47,6 +47,10 @@ class Table:
             if any(cells):
                 yield number, cells
 
+    def has(self, column: str) -> bool:
+        """Whether there is such a column, exactly or without regard to case."""
+        return column.strip().casefold() in (name.casefold() for name in self.header if name)
+
     def row(self, number: int) -> str:
         return f"{self.place}, row {number}"
 

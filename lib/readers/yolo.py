@@ -8,10 +8,11 @@ from typing import Mapping, Sequence
 import yaml
 
 from lib.data.case import CaseProblem
-from lib.readers.box_rows import BoxRow, Matched, RowError, beyond, fits, folded, spellings
+from lib.readers.box_rows import beyond, fits, found_boxes
 from lib.readers.image_files import file_stem
 from lib.readers.image_tree import Photo, walk
-from lib.readers.names import printable, some
+from lib.readers.names import folded, printable, some, spellings
+from lib.readers.photo_rows import Found, Matched, Row, RowError
 from lib.readers.tables import parse_number
 from lib.study import Data, InputError
 
@@ -20,6 +21,7 @@ ROUNDING = 1e-6  # by which the rounded numbers of a label file may leave 0..1
 
 class LabelFiles:
     """YOLO label files: lines `class centre_x centre_y width height`, in shares of the image; class counts from 0."""
+    missing = "no box"
 
     def __init__(self, root: Path, folder: Path, data: Data):
         self.root, self.folder, self.classes = root, folder, data.classes
@@ -50,11 +52,14 @@ class LabelFiles:
             except (OSError, UnicodeDecodeError):
                 matched.problems.append(CaseProblem(photo.case, place, "cannot be read as text"))
                 continue
-            matched.rows += [(photo, BoxRow(f"{place}, line {number}", number, line.split()))
+            matched.rows += [(photo, Row(f"{place}, line {number}", number, line.split()))
                              for number, line in enumerate(lines, 1) if line.strip()]
         return matched
 
-    def box(self, row: BoxRow, size: tuple[int, int] | None) -> tuple[str, list[float]]:
+    def found(self, matched: Matched, sizes: Mapping[str, tuple[int, int]]) -> tuple[dict[str, Found], list[CaseProblem]]:
+        return found_boxes(self, matched, sizes)
+
+    def box(self, row: Row, size: tuple[int, int] | None) -> tuple[str, list[float]]:
         """(class, box) of a line; `size` (rows, columns) is that of its image, if it can be read. Raises RowError."""
         if len(row.cells) != 5:
             more = {6: " (a sixth is a confidence: these are predictions, no truth)"}.get(len(row.cells), "")
@@ -87,6 +92,9 @@ class LabelFiles:
     def absent_note(self, absent: Sequence[str], images: str) -> str:
         files = f"{len(absent)} label file{'s' * (len(absent) > 1)}"
         return f"{self.place}: {files} without an image in {images}/: {some(absent)}"
+
+    def absent_reason(self) -> str:
+        return f"is named in {self.place}, but there is no such image"
 
     def _check_order(self, path: Path, names: Sequence[str], known: Mapping[str, str]) -> None:
         """Raise InputError if `path`, beside the labels, has the classes in another order: the labels number them."""
