@@ -26,6 +26,7 @@ OPSET = 18
 PARITY_CASES = 2
 BATCHES = (1, 5)  # 5 rarely divides a series, so that a last, smaller batch is tried as well
 OUTPUT_TOLERANCE = 1e-3  # of an output's largest value: float32 sums in another order
+SMALLEST = {"cam": 1e-5}  # where an output's largest value is below this, the tolerance is of this; 1 for all others
 METRIC_TOLERANCE = 1e-3
 COLUMNS = ("fold", "case", "batch", "output", "largest_value", "largest_difference", "metric", "torch_score", "onnx_score", "passed")
 
@@ -155,8 +156,11 @@ def export(checkpoint: dict, prepared: Prepared, path: Path, source: str, chosen
 
 
 def restore_network(study: Study, checkpoint: dict, task) -> torch.nn.Module:
+    """The checkpoint's network as it is exported: it explains itself where the study names a layer for that."""
     network = make_network(study, checkpoint["channels"], task.outputs, weights_follow=True).eval()
     network.load_state_dict(checkpoint["network"])
+    if study.network.get("gradcam_layer"):
+        network.core.explain(True)
     return network
 
 
@@ -171,9 +175,16 @@ def metadata(study: Study, task, checkpoint: dict, prepared: Prepared) -> dict[s
                   "intensity": data.intensity, "clip": data.clip, "store": data.store,
                   "scale": study.window.scale, "orientation": "as in the image file" if prepared.cases[0].geometry.flat
                   else "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded: corner = (size - scaled) // 2"},
-        "outputs": task.reads,
+        "outputs": {**task.reads, **explanation(study)},
         "epoch": checkpoint["epoch"], "metric": checkpoint["metric"], "score": finite_or_none(checkpoint["score"]),
         "finished": checkpoint.get("finished", False)}.items()}
+
+
+def explanation(study: Study) -> dict[str, str]:
+    """What the metadata say of "cam", if the network gives it."""
+    layer = study.network.get("gradcam_layer")
+    return {"cam": f"GradCAM of layer {layer} (Selvaraju et al. 2017), after its ReLU: a map per class (of two classes: against "
+                   "and for the logit), over the extent of the window"} if layer else {}
 
 
 def score_text(score: float) -> str:
@@ -225,7 +236,7 @@ def parity(checkpoint: dict, prepared: Prepared, task, path: Path, fold: int) ->
 
 def compare(expected: dict, found: dict, task, truth, case, metric: str) -> dict:
     """The output that differs most for its size, by how much, and both final scores of one case."""
-    sizes = {name: max(1.0, float(np.abs(value).max())) for name, value in expected.items()}
+    sizes = {name: max(SMALLEST.get(name, 1.0), float(np.abs(value).max())) for name, value in expected.items()}
     differences = {name: float(np.abs(found[name] - value).max()) for name, value in expected.items()}
     worst = max(sizes, key=lambda name: np.nan_to_num(differences[name] / sizes[name], nan=np.inf))
     scores = []

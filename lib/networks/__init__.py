@@ -2,11 +2,16 @@
 
 In a study, `network: {name: NAME, ...}`; the other keys are the builder's. A builder has the signature
 `builder(name, inputs, outputs, weights_follow, **keys) -> nn.Module` whose forward maps frames to the outputs that the
-task reads: {"logits": ...}, or {"presence": ..., "boxes": ...} for boxes.
-weights_follow tells it to leave pretrained weights alone, because a checkpoint is about to be loaded. Three attributes
+task reads: {"logits": maps}, {"presence": ..., "boxes": ...} for boxes, or {"class_logits": (B, outputs)} for classes.
+weights_follow tells it to leave pretrained weights alone, because a checkpoint is about to be loaded. These attributes
 of the module are read: `layout` says what it sees, "channels" for (B, T*C, H, W) or "clip" for (B, C, T, H, W);
-`multiple` (1 if it has none) what H and W must be multiples of: lib.networks.window pads to that, and crops back; and
-`mirrored(name, value)`, if it has one, turns an output for a mirrored frame into that for the frame.
+`multiple` (1 if it has none) what H and W must be multiples of: lib.networks.window pads to that, and crops back;
+`mirrored(name, value)`, if it has one, turns an output for a mirrored frame into that for the frame; and `layers`, a tuple
+of modules from the input to the head that hold all parameters, lets lib.networks.freezing freeze the first of them.
+
+A class network can explain itself (lib.networks.gradcam): `cam_layers` names the layers that have exact GradCAM maps, the
+key `gradcam_layer` chooses one, and after `explain(True)`, as in ONNX files, forward gives "cam" besides: (B, classes, h, w),
+or (B, classes, t, h, w) for clips, float32 >= 0, over the extent of the window.
 """
 
 from __future__ import annotations
@@ -19,11 +24,13 @@ from lib.study import Study, build, one_of, require
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a window holds: frames (T), channels (C), and rows and columns in pixels, after `window.scale`."""
+    """What a window holds: frames (T), channels (C), and rows and columns in pixels, after `window.scale`; and how its values
+    are stored (a key of lib.networks.window.SCALES)."""
     frames: int
     channels: int
     rows: int
     columns: int
+    store: str
 
 
 def unet(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
@@ -42,6 +49,22 @@ def mobilenet(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **k
     return build(build_mobilenet, keys, "network", inputs=inputs, outputs=outputs, weights_follow=weights_follow)
 
 
+def biometry_cnn(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
+    from lib.networks.biometry_cnn import build_biometry
+    return build(build_biometry, keys, "network", inputs=inputs, outputs=outputs, weights_follow=weights_follow)
+
+
+def r2plus1d(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
+    from lib.networks.r2plus1d import build_r2plus1d
+    return build(build_r2plus1d, keys, "network", inputs=inputs, outputs=outputs, weights_follow=weights_follow)
+
+
+def torchvision(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
+    from lib.networks.image_classes import build_image_network
+    return build(build_image_network, keys, "network", name=name, inputs=inputs, outputs=outputs,
+                 weights_follow=weights_follow)
+
+
 def smp(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys):
     from lib.networks.smp import build_smp
     return build_smp(name, inputs, outputs, weights_follow, **keys)
@@ -54,12 +77,16 @@ NETWORKS = {
     "deeplabv3_resnet101": deeplab,
     "mobilenet_v2_boxes": mobilenet,
     "smp/<Architecture>/<encoder>": smp,  # any pair of segmentation_models_pytorch
+    "biometry_cnn": biometry_cnn,
+    "r2plus1d_18": r2plus1d,
+    "torchvision/<name>": torchvision,  # any of its networks that class images
 }
 
 
 # what a network gives besides helps for its loss, where that is not logits
-LOGITS = ("logits",)
-GIVES = {"mobilenet_v2_boxes": ("presence", "boxes")}
+LOGITS, CLASSES = ("logits",), ("class_logits",)
+GIVES = {"mobilenet_v2_boxes": ("presence", "boxes"), "biometry_cnn": CLASSES, "r2plus1d_18": CLASSES,
+         "torchvision/<name>": CLASSES}
 
 
 def check_network(study: Study) -> str:
@@ -89,6 +116,7 @@ def make_network(study: Study, channels: int, outputs: int, weights_follow: bool
     from lib.networks.window import WindowNetwork
     builder = NETWORKS[check_network(study)]
     keys = {key: value for key, value in study.network.items() if key != "name"}
-    inputs = Inputs(study.window.frames, channels, *scaled_size(study.data.size, study.window.scale))
+    inputs = Inputs(study.window.frames, channels, *scaled_size(study.data.size, study.window.scale),
+                    study.data.store)
     core = builder(study.network["name"], inputs, outputs, weights_follow, **keys)
     return WindowNetwork(core, study.data.store, study.window.scale, study.window.mirror)

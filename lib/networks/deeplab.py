@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lib.networks import Inputs
+from lib.networks.freezing import layers_of
 from lib.networks.weights import KEY, cached, load_weights, read_weights
 from lib.study import require
 
@@ -22,6 +23,10 @@ class DeepLab(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        return layers_of([*self.network.backbone.children(), self.network.classifier])
 
     def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"logits": self.network(frames)["out"]}

@@ -60,6 +60,10 @@ class BoxNetwork(nn.Module):
         super().__init__()
         self.features, self.head = features, head
 
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        return (*self.features, self.head)
+
     def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = {}
         for index, block in enumerate(self.features):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lib.networks import Inputs
+from lib.networks.freezing import layers_of
 from lib.study import InputError
 
 
@@ -20,6 +21,11 @@ class NamedLogits(nn.Module):
         super().__init__()
         self.network = network
         self.multiple = multiple
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The encoder, the decoder and the head."""
+        return layers_of(part for part in self.network.children() if any(True for _ in part.parameters()))
 
     def forward(self, frames):
         return {"logits": self.network(frames)}

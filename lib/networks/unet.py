@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lib.networks import Inputs
+from lib.networks.freezing import layers_of
 from lib.networks.weights import load_weights, read_weights
 from lib.study import InputError
 
@@ -48,6 +49,11 @@ class UNet(nn.Module):
             if bilinear else nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1]))
         self.merge = nn.ModuleList(convolutions(2 * w, w) for w in reversed(widths[:-1]))
         self.head = nn.Conv2d(width, outputs, 1)
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        levels = [nn.ModuleList([grow, merge]) for grow, merge in zip(self.up, self.merge)]
+        return layers_of([*self.down, *levels, self.head])
 
     def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
         skips = []

@@ -8,10 +8,11 @@ from typing import Mapping, Sequence
 import torch
 from torch import nn
 
+from lib.progress import print_line
 from lib.study import InputError
 
 KEY = "network.weights"
-HOLDERS = ("state_dict", "model", "network")  # where a checkpoint keeps its weights
+HOLDERS = ("state_dict", "model", "network", "model_state_dict")  # where a checkpoint keeps its weights
 WRAPPERS = ("module.", "_orig_mod.", "core.", "network.", "model.")  # what modules around a network put before names
 RGB = 3
 
@@ -55,7 +56,7 @@ def is_state(item: object) -> bool:
 
 
 def fit_stem(kernel: torch.Tensor, channels: int) -> torch.Tensor:
-    """A (K, 3, h, w) kernel for `channels` input channels.
+    """A (K, 3, h, w) kernel, or one of clips (K, 3, t, h, w), for `channels` input channels.
 
     One: the sum, so that a grey image gives what its RGB copy gave. Others: the three kernels in turn, times
     3 / channels to keep the size of sums (the rule of timm's `adapt_input_conv`, Wightman 2019).
@@ -73,10 +74,10 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: 
 
     stem: name of the first kernel, fitted from 3 channels; heads: beginnings of layers that stay as they are where
     their shape differs; optional: beginnings of names that may be missing; ignored: of names that may be too many.
-    Raises InputError with counts.
+    Says which layers stay as they are. Raises InputError with counts.
     """
     own, state = network.state_dict(), dict(state)
-    if stem in state and stem in own and state[stem].ndim == 4 and state[stem].shape[1] == RGB:
+    if stem in state and stem in own and state[stem].ndim in (4, 5) and state[stem].shape[1] == RGB:
         state[stem] = fit_stem(state[stem].float(), own[stem].shape[1])
     other = {name for name in own if name in state and own[name].shape != state[name].shape}
     layers = {name.rpartition(".")[0] for name in other if name.startswith(tuple(heads))}
@@ -93,3 +94,8 @@ def load_weights(network: nn.Module, state: Mapping[str, torch.Tensor], source: 
         raise InputError(f"{KEY}: {source} does not fit: of {len(own)} tensors {'; '.join(wrong)}; expected "
                          "the weights of the same network")
     network.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    left = list(dict.fromkeys(name.rpartition(".")[0] for name in own
+                              if name not in state and not name.endswith("num_batches_tracked")))
+    if left:
+        print_line(f"{KEY}: {source} has no {', '.join(left[:3])}{f' and {len(left) - 3} more layers' if left[3:] else ''} "
+                   "that fits: random there")

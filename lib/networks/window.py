@@ -76,8 +76,8 @@ class WindowNetwork(nn.Module):
 
 
 def mirrored_maps(name: str, value: torch.Tensor) -> torch.Tensor:
-    """An output for a mirrored frame as that for the frame: maps are mirrored, numbers stay."""
-    return value.flip(-1) if value.ndim == 4 else value
+    """An output for a mirrored frame as that for the frame: maps, of frames or of clips, are mirrored; numbers stay."""
+    return value.flip(-1) if value.ndim in (4, 5) else value
 
 
 def to_grid(values: torch.Tensor, seen: tuple[int, int], grid: tuple[int, int]) -> torch.Tensor:
