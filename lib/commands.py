@@ -85,6 +85,8 @@ def training_arguments(made: argparse.ArgumentParser) -> None:
                       help="check that the network has N output classes (with background, if classes are exclusive)")
     made.add_argument("--bilinear", action=argparse.BooleanOptionalAction, default=None,
                       help="unet: upsample by interpolation (default: the study's, off)")
+    made.add_argument("--load", metavar="FILE",
+                      help="begin with these weights: a state dict or a checkpoint (default: the study's network.weights)")
     made.add_argument("--amp", action=argparse.BooleanOptionalAction, default=None,
                       help="bf16 where the device has it (default: the study's, on)")
     made.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
@@ -101,7 +103,7 @@ def training_overrides(args: argparse.Namespace) -> list[str]:
     """The training arguments that were given, as `--set` overrides: one way in for every setting."""
     keys = {"wandb_project": "tracking.project", "epochs": "training.epochs", "batch_size": "training.batch_size",
             "learning_rate": "training.learning_rate", "weight_decay": "training.weight_decay",
-            "optimizer": "training.optimizer", "amp": "training.amp", "scale": "window.scale", "bilinear": "network.bilinear"}
+            "optimizer": "training.optimizer", "amp": "training.amp", "scale": "window.scale", "bilinear": "network.bilinear", "load": "network.weights"}
     given = [f"{key}={json.dumps(getattr(args, name))}" for name, key in keys.items() if getattr(args, name) is not None]
     if args.tracker is not None:
         given.append(f"tracking.trackers=[{args.tracker}]")

@@ -19,8 +19,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed by the hardware; emulated, it is slower than float32."""
+def has_bf16(device: torch.device, layout: str = "channels") -> bool:
+    """Whether bf16 is computed by the hardware; emulated, it is slower than float32. layout: of the network."""
+    if device.type == "cpu" and layout == "clip":
+        return False  # gradients of 3-D convolutions then hold memory that nobody wrote (seen with torch 2.15)
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

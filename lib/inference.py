@@ -66,11 +66,11 @@ def test_apart(results: Results, prepared: Prepared, members: dict[int, Member],
         beneath = f"fold{fold}" if subset == "validation" else ""  # a patient may validate in several folds
         seen = test_fold(results, prepared, fold, member, series[fold], progress, beneath)
         if seen:
-            results.add_set(fold, member.task.score_set(seen))
+            results.add_set(fold, member.task, seen)
         evidence += seen
     task = next(iter(members.values())).task
     if len({(e["patient"], e["fold"]) for e in evidence}) == len({e["patient"] for e in evidence}):
-        results.add_set("", task.score_set(evidence))  # a patient who validates in several folds has no one model
+        results.add_set("", task, evidence)  # a patient who validates in several folds has no one model
     return evidence
 
 
@@ -86,7 +86,7 @@ def test_fold(results: Results, prepared: Prepared, fold: int, member: Member, s
         seconds = clock.read() + time.perf_counter() - started
         results.add_case(fold, case, member.task.score(prediction, truth, case), member.task, seconds)
         seen.append({"fold": fold, **member.task.evidence(prediction, truth, case)})
-        results.write(member.task, prepared.frames[case.samples], prediction, truth, case, fold, beneath)
+        results.write(member.task, prepared.frames[case.frames], prediction, truth, case, fold, beneath)
     return seen
 
 
@@ -102,12 +102,12 @@ def test_together(results: Results, prepared: Prepared, members: dict[int, Membe
         for (fold, member), own in zip(members.items(), predictions):
             alone[fold].append(member.task.evidence(own, truth, case))
         results.add_case("", case, task.score(prediction, truth, case), task, seconds)
-        results.write(task, prepared.frames[case.samples], prediction, truth, case)
+        results.write(task, prepared.frames[case.frames], prediction, truth, case)
         results.add_agreement(task, predictions, case)
         evidence.append(task.evidence(prediction, truth, case))
     for fold, member in members.items():
-        results.add_set(fold, member.task.score_set(alone[fold]))
-    results.add_set("", task.score_set(evidence))
+        results.add_set(fold, member.task, alone[fold])
+    results.add_set("", task, evidence)
     return evidence
 
 

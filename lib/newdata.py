@@ -49,7 +49,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
             raise InputError(f"nothing could be predicted in {root}:\n  " + "\n  ".join(notes))
         task = voters_task(list(members.values()))
         if evidence:
-            results.add_set("", task.score_set(evidence))
+            results.add_set("", task, evidence)
         summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "folder": place_hash(root),
                                         "loaded": loaded}, "new cases")
     return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {loaded or f'{len(members)} folds together'} on "
@@ -107,7 +107,7 @@ def predict_new(results: Results, study: Study, voters: list[Member], case: Case
     fold = voters[0].model.fold if len(voters) == 1 else ""
     frames = np.empty((record.geometry.shape[0], case.header.channels, *study.data.size), study.data.store)
     to_grid(case, record.fit, study, frames)
-    predictions, prediction, seconds = vote(voters, task, frames, record, whole_series(len(frames)))
+    predictions, prediction, seconds = vote(voters, task, frames, record, samples_of(task, len(frames)))
     truth = task.native_truth(case) if case.truth else None
     if truth is not None:
         check_tolerance(study, [record])
@@ -121,9 +121,10 @@ def predict_new(results: Results, study: Study, voters: list[Member], case: Case
 def record_of(header: Header, study: Study) -> CaseRecord:
     """A case that is not in the prepared arrays, as the tasks know cases."""
     return CaseRecord(0, header.case, header.patient, header.geometry, fit_of(header.geometry, study.data.size),
-                      slice(0, header.geometry.shape[0]), "", header.files)
+                      slice(0, header.geometry.shape[0]), slice(0, 0), "", header.files)
 
 
-def whole_series(frames: int) -> Samples:
-    index = np.arange(frames)
-    return Samples(index, index, np.zeros(frames, np.int64), np.full(frames, frames))
+def samples_of(task, frames: int) -> Samples:
+    """Those of a case of so many frames, which are rows of an array of its own."""
+    index = np.arange(task.samples(frames))
+    return Samples(index, index, np.zeros_like(index), np.full_like(index, frames), task.whole_series)

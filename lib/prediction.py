@@ -6,7 +6,7 @@ from typing import Callable, Iterator, Sequence
 
 import numpy as np
 
-from lib.data.batches import batches, gather, read_ahead, window_index
+from lib.data.batches import batches, gather, read_ahead, spread_windows, window_index
 from lib.data.store import CaseRecord, Samples
 from lib.study import Window
 
@@ -16,12 +16,12 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # (B, T, C, H, W) as stored
 
 def predict_cases(run: Run, frames: np.ndarray, series: Sequence[tuple[CaseRecord, Samples]], window: Window,
                   batch_size: int) -> Iterator[tuple[CaseRecord, dict[str, np.ndarray]]]:
-    """Yield each case with its outputs (samples of the case, ...), in order.
+    """Yield each case with its outputs (samples of the case, or windows of its whole series; ...), in order.
 
     frames: (N, C, H, W), stored; series: the cases with their samples. Batches never mix cases.
     """
-    plan = [(case, batch, last) for case, samples in series
-            for batch, last in mark_last(list(batches(samples, np.arange(len(samples)), batch_size)))]
+    plan = [(case, batch, last) for case, samples in series for spread in [spread_windows(samples, window)]
+            for batch, last in mark_last(list(batches(spread, np.arange(len(spread)), batch_size)))]
     load = lambda item: (item[0], item[2], gather(frames, window_index(item[1], window)))  # noqa: E731
     collected: list[dict[str, np.ndarray]] = []
     for case, last, windows in read_ahead(plan, load):

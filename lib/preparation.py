@@ -26,7 +26,7 @@ from lib.study import InputError, Study, differences, plain
 from lib.tasks import make_task
 from lib.workspace import Workspace, broken_tables, building, file_hash, read_manifest, read_table, text_hash, write_json, write_manifest
 
-PACKAGES = ("numpy", "nibabel", "opencv-python", "scikit-learn", "connected-components-3d")
+PACKAGES = ("numpy", "nibabel", "opencv-python", "pydicom", "scikit-learn", "connected-components-3d")
 DISK_RESERVE = 64 * 2**20  # bytes that must stay free beside the arrays
 
 
@@ -65,7 +65,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
                          + (f"; none of these is in {', '.join(scan.ignored[:5])}" if scan.ignored else ""))
     if not study.data.classes:
         found = reader.find_classes(root, headers)
-        notes.append(f"classes found in the masks: {found} (write them into the study as data.classes to name them)")
+        notes.append(f"classes found in the data: {found} (write them into the study as data.classes to name them)")
         study = replace(study, data=replace(study.data, classes=found))
         reader = make_reader(study.data)
     task = make_task(study)
@@ -87,7 +87,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
         changed = missing_arrays(space.prepared)
     if old and not changed and old["study"]["name"] == study.name and (skip_bad or not old["rejected"]):
         refresh(space.prepared, old, study, as_written)
-        return Outcome(False, len(headers), old["frames_shape"][0], space.prepared, [], notes, scan.problems)
+        return Outcome(False, len(headers), old["targets_shape"][0], space.prepared, [], notes, scan.problems)
 
     with building(space.prepared) as folder:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
@@ -99,10 +99,11 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
             "fingerprint": text_hash(key, file_hash(folder / "splits.csv")), "channels": list(reader.channel_names),
             "unreadable": unreadable, "rejected": [str(problem) for problem in rejected],
             "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
+            "whole_series": task.whole_series,
             "packages": {name: version(name) for name in PACKAGES},
         }
         write_manifest(folder, plain(manifest))
-    return Outcome(True, len(kept.headers), kept.frames_shape[0], space.prepared, changed, notes, rejected)
+    return Outcome(True, len(kept.headers), kept.targets_shape[0], space.prepared, changed, notes, rejected)
 
 
 def missing_arrays(prepared: Path) -> list[str]:
@@ -179,10 +180,11 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
     """Write the arrays, each worker straight into its rows. Bad cases found on the way are left out and it starts over."""
     rejected: list[CaseProblem] = []
     while True:
-        starts = np.cumsum([0] + [h.geometry.shape[0] for h in headers])
-        data, total = study.data, int(starts[-1])
-        frames_shape = (total, headers[0].channels, *data.size)
-        targets_shape = task.targets_shape(total, data.size)
+        lengths = [h.geometry.shape[0] for h in headers]
+        starts, firsts = np.cumsum([0, *lengths]), np.cumsum([0, *map(task.samples, lengths)])
+        data = study.data
+        frames_shape = (int(starts[-1]), headers[0].channels, *data.size)
+        targets_shape = task.targets_shape(int(firsts[-1]), data.size)
         check_disk(workspace, ((frames_shape, data.store), (targets_shape, task.targets_dtype)),
                    sum(task.truth_bytes(h.geometry.shape) for h in headers))
         frames_file = Rows(folder / "frames.npy", np.dtype(data.store), frames_shape)
@@ -192,12 +194,13 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
         def write(index: int) -> tuple[dict, list[dict]] | CaseProblem:
             try:
                 case = reader.read(root, headers[index])
+                headers[index] = case.header  # pixels may have told more about it
                 truth = task.native_truth(case)
                 fit = fit_of(case.header.geometry, data.size)
                 frames = np.empty((starts[index + 1] - starts[index], *frames_shape[1:]), data.store)
                 to_grid(case, fit, study, frames)
                 frames_file.write(starts[index], frames)
-                targets_file.write(starts[index], task.encode(truth, fit))
+                targets_file.write(firsts[index], task.encode(truth, fit))
                 save_truth(folder, index, truth)
                 return ({"content": content_hash(case), **task.facts(case, truth)},
                         task.truth_records(truth, case.header))

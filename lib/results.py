@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 from lib.imaging.writing import write_prediction, write_shares
 from lib.reporting.heatmaps import draw_worst, write_heatmap, write_picture
+from lib.reporting.misclassified import write_misclassified
 from lib.reporting.plots import draw_plots
 from lib.reporting.results import draw_results
 from lib.reporting.worksheets import write_worksheet
@@ -27,6 +29,9 @@ class Results:
         self.images: list[dict] = []
         self.predictions: list[dict] = []
         self.truths: list[dict] = []
+        self.sheets: dict[str, Path] = {}  # key of a case -> its contact sheet
+        self.intervals: dict[tuple[str, str], tuple[float, float]] = {}
+        self.patients = 0
 
     def add_case(self, fold, case, scores: dict, task, seconds: float) -> None:
         """Scores {(class, metric): value} of one case; seconds: its networks and their decoding."""
@@ -34,9 +39,12 @@ class Results:
         self.sheet.append({"case": case.case, "patient": case.patient, "fold": fold, **task.worksheet(scores),
                            "seconds": round(seconds, 4)})
 
-    def add_set(self, fold, scores: dict) -> None:
-        """Scores that need the whole set, of a fold or (fold "") of all."""
-        self.rows += tidy({**self.header, "fold": fold}, scores)
+    def add_set(self, fold, task, evidence: list[dict]) -> None:
+        """Scores that need the whole set, of a fold or (fold "") of all: these have intervals, where the task gives any."""
+        self.rows += tidy({**self.header, "fold": fold}, task.score_set(evidence))
+        if fold == "":
+            self.intervals = task.intervals(evidence)
+            self.patients = len({one["patient"] for one in evidence})
 
     def write(self, task, frames, prediction, truth, case, fold="", beneath: str = "") -> None:
         """The prediction and its pictures; `beneath` is a folder below predictions/ and the others."""
@@ -45,21 +53,22 @@ class Results:
             write_prediction(self.folder / "predictions" / beneath, case.case, volume, case.geometry.source)
         self.record(task, prediction, truth, case, fold, beneath)
         if self.study.report.heatmaps:
-            write_heatmap(self.folder / "heatmaps" / beneath, task, frames, prediction, truth, case)
+            self.sheets[case_key(case, beneath)] = write_heatmap(self.folder / "heatmaps" / beneath, task, frames, prediction,
+                                                                 truth, case)
             write_picture(self.folder / "pictures" / beneath / f"{case.case}.png",
                           task.side_by_side(frames, prediction, truth, case))
 
     def record(self, task, prediction, truth, case, fold, beneath: str) -> None:
         """The prediction and its truth in rows, of tasks that have such."""
-        key = f"{beneath}/{case.case}"
+        key = case_key(case, beneath)
         about = {"key": key, "case": case.case, "patient": case.patient, "fold": fold}
-        rows = task.records(prediction, case)
+        rows = task.records(prediction, truth, case)
         if rows:
             _, height, width = case.geometry.shape
             self.images.append({"key": key, "file_name": case.files.get("image", case.case), "width": width, "height": height})
-        self.predictions += [{**row, **about} for row in rows]
+        self.predictions += [{**about, **row} for row in rows]
         if truth is not None:
-            self.truths += [{**row, **about} for row in task.truth_records(truth, case)]
+            self.truths += [{**about, **row} for row in task.truth_records(truth, case)]
 
     def add_agreement(self, task, predictions: list, case) -> None:
         """How far several models agree on a case."""
@@ -72,12 +81,17 @@ class Results:
         of the whole set; cases: what they are, for the figures' titles."""
         write_table(self.folder / "results.csv", COLUMNS, self.rows)
         write_worksheet(self.folder / "results.xlsx", self.sheet, "results by case")
-        summary = write_summary(self.folder / "summary.csv", self.rows)
+        summary = write_summary(self.folder / "summary.csv", self.rows, self.intervals, self.patients)
         write_json(self.folder / "manifest.json", manifest)
         if self.predictions:
             write_table(self.folder / "predictions.csv", [c for c in self.predictions[0] if c != "key"], self.predictions)
             for name, content in task.documents(self.images, self.predictions, self.truths).items():
                 write_json(self.folder / name, content)
+            wrong = task.mistakes(self.predictions)
+            if wrong is not None:
+                write_misclassified(self.folder, wrong, self.sheets)
+        for name, rows in (task.tables(evidence) if evidence else {}).items():
+            write_table(self.folder / name, list(rows[0]), rows)
         draw_results(self.folder / "figures", self.rows, task.figures, cases)
         plots = task.plots(evidence) if evidence else []
         draw_plots(self.folder / "figures", [replace(p, title=f"{p.title}: {len(evidence)} {cases}") for p in plots])
@@ -98,13 +112,24 @@ def tidy(cells: dict, scores: dict) -> list[dict]:
     return [{**cells, "class": name, "metric": metric, "value": float(value)} for (name, metric), value in scores.items()]
 
 
-def write_summary(path: Path, rows: list[dict]) -> list[dict]:
-    """Write summary.csv of tidy rows, with the agreement of every measured pair; returns its rows."""
+def case_key(case, beneath: str) -> str:
+    return f"{beneath}/{case.case}"
+
+
+def write_summary(path: Path, rows: list[dict], intervals: dict | None = None, patients: int = 0) -> list[dict]:
+    """Write summary.csv of tidy rows, with the agreement of every measured pair; returns its rows.
+
+    intervals: (class, metric) -> (low, high) of numbers over the whole set, which is of so many patients.
+    """
     from lib.evaluation.agreement import agreement
     from lib.evaluation.statistics import SUMMARY_COLUMNS, summarise
     summary = summarise([{column: row.get(column, "") for column in COLUMNS} for row in [*rows, *agreement(rows)]
                          if row["metric"] != "tolerance_truth"])  # which truth was used has no mean
     records = json.loads(summary.to_json(orient="records", double_precision=15))
+    for row in records:
+        if row["patients"] is None and (row["class"], row["metric"]) in (intervals or {}):
+            low, high = (None if math.isnan(end) else end for end in intervals[row["class"], row["metric"]])
+            row |= {"patients": patients, "ci_low": low, "ci_high": high}
     write_table(path, SUMMARY_COLUMNS, records)
     return records
 

@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from lib.checkpoints import check_fingerprint, load_checkpoint
@@ -48,7 +49,7 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
         trainer.wants_pictures = study.tracking.pictures and set(study.tracking.trackers) != {"none"}
         trainer.log(f"fold {index} of {name}: {len(fold.train)} training samples, {len(fold.validation)} validation "
                     f"cases, {chosen}{', bf16' if trainer.amp else ''}" + (f", from epoch {trainer.epoch + 1}" if state else ""))
-        if trainer.foreground is not None and trainer.foreground.all() == trainer.foreground.any():
+        if trainer.groups is not None and len(np.unique(trainer.groups)) == 1:
             trainer.log("sampler: balanced has nothing to balance: every training sample counts alike")
         if trainer.tracker.where:
             trainer.log(f"tracker: {trainer.tracker.where}")

@@ -7,7 +7,8 @@ import math
 from lib.study import InputError, Training, one_of
 
 NO_VALIDATION = "last epoch (no validation patients)"
-ALWAYS_DEFINED = ("dice", "iou", "recall")  # undefined only where no validation case has the class at all
+# undefined only where no validation case has the class at all, or all have it
+ALWAYS_DEFINED = ("dice", "iou", "recall", "roc_auc", "pr_auc")
 
 
 class Selection:
@@ -16,7 +17,7 @@ class Selection:
     def __init__(self, settings: Training, task, fold: int, has_validation: bool):
         """Raises InputError for what cannot be selected on."""
         self.settings, self.fold, self.has_validation = settings, fold, has_validation
-        self.epoch, self.score = -1, -math.inf
+        self.epoch, self.score, self.loss = -1, -math.inf, math.inf
         metric, _, name = settings.select.partition("/")
         known = {"loss": False, **task.selectable}
         one_of(metric, tuple(known), "training.select")
@@ -52,13 +53,15 @@ class Selection:
             return -math.inf if self.larger_is_better else math.inf
         return score
 
-    def take(self, epoch: int, score: float) -> bool:
-        """Whether `epoch` is the best now; without validation the last always is."""
+    def take(self, epoch: int, score: float, loss: float = math.inf) -> bool:
+        """Whether `epoch` is the best now, of equal scores that with the lower validation loss (few cases have few
+        different accuracies); without validation the last always is."""
         better = score > self.score if self.larger_is_better else score < self.score
-        better |= score == self.score and self.nothing_learnt  # of epochs without any success, the last
+        # of epochs without any success, the last
+        better |= score == self.score and (self.nothing_learnt or loss < self.loss)
         if self.epoch >= 0 and self.has_validation and not better:
             return False
-        self.epoch, self.score = epoch, score
+        self.epoch, self.score, self.loss = epoch, score, loss
         return True
 
     @property

@@ -110,15 +110,24 @@ class Data:
 class Window:
     """A sample is `frames` frames at `stride`, centred on its own frame and clamped to its series.
 
-    The network sees it resized by `scale`, on the device; what it says is resized back to the grid. With `mirror`,
-    whatever is not training takes the mean of what it says of the window and of its mirror image (columns flipped).
+    Where a case is one sample (classification), training draws a random window of its series, and whatever is not training
+    sees `test_windows` that are spread evenly over it, their logits averaged. The network sees a window resized by `scale`,
+    on the device; what it says is resized back to the grid. With `mirror`, whatever is not training takes the mean of what
+    it says of the window and of its mirror image (columns flipped).
     """
     frames: int = 1
     stride: int = 1
     scale: float = 1.0
     mirror: bool = False
+    test_windows: int = 3
+
+    @property
+    def span(self) -> int:
+        """Frames of a series from the first to the last of a window."""
+        return (self.frames - 1) * self.stride + 1
 
     def __post_init__(self):
+        require(self.test_windows >= 1, "window.test_windows", self.test_windows, "at least 1")
         require(0 < self.scale <= 4, "window.scale", self.scale, "above 0, at most 4")
         require(self.frames >= 1 and self.stride >= 1, "window", f"{self.frames} frames at {self.stride}", ">= 1")
 
@@ -137,7 +146,8 @@ class Training:
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float = 1.0  # of the gradient; 0 leaves it alone
     amp: bool = True  # bf16 autocast where the device has bf16 units
-    sampler: str = "all"  # all: every sample once per epoch | balanced: as many with foreground (or what is rare) as without
+    sampler: str = "all"  # all: every sample once per epoch | balanced: as many of each class, or with foreground as without
+    unfrozen_layers: int | dict[str, int] | None = None  # layers that learn, from the head = 1; a number, or epoch: number
     patience: int = 15  # epochs without a better validation score before stopping; 0 never stops early
     checkpoint_every: int = 0  # epochs between checkpoints that are kept beside best.pt and last.pt; 0: none
     average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0: none
@@ -152,28 +162,77 @@ class Training:
         require(0 <= self.average < 1, "training.average", self.average, "0 <= decay < 1")
         for key in ("patience", "clip_norm", "weight_decay", "checkpoint_every"):
             require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
+        chosen = self.unfrozen_layers
+        if isinstance(chosen, dict):
+            require("0" in chosen and all(epoch.isdigit() for epoch in chosen), "training.unfrozen_layers", chosen,
+                    "epochs and numbers of layers, from epoch 0 on, such as {0: 1, 5: 2, 10: 3}")
+        for layers in self.unfreezing.values():
+            require(layers >= 1, "training.unfrozen_layers", chosen, "at least 1 layer, the head")
+
+    @property
+    def unfreezing(self) -> dict[int, int]:
+        """Epoch -> layers that learn from it on; {} if all do."""
+        if self.unfrozen_layers is None:
+            return {}
+        chosen = self.unfrozen_layers if isinstance(self.unfrozen_layers, dict) else {"0": self.unfrozen_layers}
+        return {int(epoch): layers for epoch, layers in chosen.items()}
+
+    def unfrozen_at(self, epoch: int) -> int | None:
+        """Layers that learn in an epoch; None: all."""
+        return self.unfreezing[max(first for first in self.unfreezing if first <= epoch)] if self.unfreezing else None
+
+
+@dataclass(frozen=True)
+class SyntheticLowQuality:
+    """Twins of good training clips, labelled poor and put into the same batch. share: of the good clips of a batch that
+    get one. noise_level: standard deviation of their noise, a share of white. blur_kernel: side of the Gaussian, px.
+    contrast_reduction: share of the contrast that they lose."""
+    share: float = 0.5
+    noise_level: float = 0.2
+    blur_kernel: int = 5
+    contrast_reduction: float = 0.5
+
+    def __post_init__(self):
+        for key in ("share", "contrast_reduction"):
+            require(0 <= getattr(self, key) <= 1, f"augmentation.synthetic_low_quality.{key}", getattr(self, key), "0..1")
+        require(self.noise_level >= 0, "augmentation.synthetic_low_quality.noise_level", self.noise_level, "at least 0")
+        require(self.blur_kernel >= 1 and self.blur_kernel % 2 == 1, "augmentation.synthetic_low_quality.blur_kernel",
+                self.blur_kernel, "an odd number of pixels; 1 blurs nothing")
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training batch. Each pair is a uniform range; `probability` is per transform."""
-    probability: float = 0.5
+    """Random changes of a training batch. Each pair is a uniform range; `transform_prob` is that of each transform.
+
+    Grey levels are shares of white, z-scores are themselves. temporal_crop_range: share of a window's frames that is
+    stretched back to all of them. temporal_mask_prob: that a frame becomes the mean of its neighbours.
+    """
+    transform_prob: float = 0.5
     flip_rows: bool = False
     flip_columns: bool = True
-    rotation_deg: tuple[float, float] = (-15.0, 15.0)
-    zoom: tuple[float, float] = (0.9, 1.1)
-    translation: tuple[float, float] = (-0.05, 0.05)  # share of the frame
-    brightness: tuple[float, float] = (-0.2, 0.2)  # added, in units of the stored frames' spread
-    contrast: tuple[float, float] = (0.8, 1.25)
-    noise_level: tuple[float, float] = (0.0, 0.1)  # standard deviation of added Gaussian noise
+    rotation_range: tuple[float, float] = (-15.0, 15.0)  # degrees
+    zoom_range: tuple[float, float] = (0.9, 1.1)
+    translation_range: tuple[float, float] = (-0.05, 0.05)  # share of the frame
+    brightness_range: tuple[float, float] = (0.8, 1.25)  # factor of grey levels (of z-scores: their contrast)
+    brightness_shift: tuple[float, float] = (-0.05, 0.05)  # added
+    contrast_range: tuple[float, float] = (1.0, 1.0)  # factor of the differences from the window's mean
+    noise_level: tuple[float, float] = (0.0, 0.025)  # standard deviation of added Gaussian noise
+    temporal_crop_range: tuple[float, float] = (1.0, 1.0)
+    temporal_mask_prob: float = 0.0
+    synthetic_low_quality: SyntheticLowQuality | None = None
 
     def __post_init__(self):
-        require(0 <= self.probability <= 1, "augmentation.probability", self.probability, "0..1")
-        for key in ("rotation_deg", "zoom", "translation", "brightness", "contrast", "noise_level"):
+        for key in ("transform_prob", "temporal_mask_prob"):
+            require(0 <= getattr(self, key) <= 1, f"augmentation.{key}", getattr(self, key), "0..1")
+        for key in ("rotation_range", "zoom_range", "translation_range", "brightness_range", "brightness_shift",
+                    "contrast_range", "noise_level", "temporal_crop_range"):
             low, high = getattr(self, key)
             require(low <= high, f"augmentation.{key}", [low, high], "[low, high]")
-        require(self.noise_level[0] >= 0, "augmentation.noise_level", list(self.noise_level), "at least 0")
-        require(self.zoom[0] > 0, "augmentation.zoom", list(self.zoom), "above 0")
+        for key in ("noise_level", "brightness_range", "contrast_range"):
+            require(getattr(self, key)[0] >= 0, f"augmentation.{key}", list(getattr(self, key)), "at least 0")
+        require(self.zoom_range[0] > 0, "augmentation.zoom_range", list(self.zoom_range), "above 0")
+        low, high = self.temporal_crop_range
+        require(0 < low and high <= 1, "augmentation.temporal_crop_range", [low, high], "above 0, at most 1")
 
 
 @dataclass(frozen=True)
@@ -285,14 +344,23 @@ FREE_SECTIONS = ("title", "tracking", "report", "run", "measurements")
 def training_differences(old: dict, new: dict) -> list[str]:
     """What differs between two studies in the keys that shape the weights."""
     kept = [{k: v for k, v in study.items() if k not in FREE_SECTIONS} for study in (old, new)]
-    for study in kept:
-        study["data"] = {k: v for k, v in study["data"].items() if k != "input"}
-    return differences(*kept)
+    return differences(*({**study, "data": {k: v for k, v in without_secrets(study)["data"].items() if k != "input"}}
+                         for study in kept))
+
+
+# keys of readers that must not leave this machine: with them, a patient's number could be guessed from its hash
+SECRETS = ("patient_salt",)
+
+
+def without_secrets(study: dict) -> dict:
+    """A study's plain values without what would tell who a patient is."""
+    data = study["data"]
+    return {**study, "data": {**data, "reader": {k: v for k, v in data["reader"].items() if k not in SECRETS}}}
 
 
 def without_paths(study: Study) -> dict:
     """The study as plain values without what names files of this machine: for models, trackers and reports."""
-    described = plain(study.to_dict())
+    described = without_secrets(plain(study.to_dict()))
     described["data"].pop("input")
     for key, value in list(described["network"].items()):
         if key.endswith("weights") and isinstance(value, str) and Path(value).name != value:

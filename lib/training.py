@@ -13,17 +13,18 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from lib.checkpoints import load_checkpoint, save_checkpoint
-from lib.data.augmentation import augment
-from lib.data.batches import balanced_order, epoch_order, gather, read_ahead, training_batches, window_index
+from lib.data.augmentation import augment, check_augmentation
+from lib.data.batches import balanced_order, epoch_order, gather, random_windows, read_ahead, training_batches, window_index
 from lib.data.store import Prepared, Samples
 from lib.devices import has_bf16, hash_seed, host_buffer
 from lib.networks import check_outputs, make_network
-from lib.networks.window import SCALES
+from lib.networks.freezing import check_layers, set_trainable
 from lib.optimisation import make_optimizer, make_schedule, warming_average
 from lib.progress import no_progress
+from lib.reporting.curves import draw_learning_curves
 from lib.reporting.worksheets import write_worksheet
 from lib.selection import Selection
-from lib.study import InputError, Study
+from lib.study import InputError, Study, without_secrets
 from lib.tasks import make_task
 from lib.validation import Validation
 from lib.workspace import write_table
@@ -76,7 +77,10 @@ class Trainer:
         check_outputs(study, self.task)
         torch.manual_seed(self.settings.seed)
         self.network = make_network(study, fold.prepared.channels, self.task.outputs, weights_follow).to(device)
-        self.amp = self.settings.amp and has_bf16(device)
+        for layers in self.settings.unfreezing.values():
+            check_layers(self.network.core, layers)
+        check_augmentation(study.augmentation, self.task, study.window, study.data.store)
+        self.amp = self.settings.amp and has_bf16(device, self.network.layout)
         self.selection = Selection(self.settings, self.task, fold.index, bool(fold.validation))
         self.validation = Validation(study, self.task, fold.prepared, fold.validation, device, self.amp)
         self.average = None
@@ -87,18 +91,17 @@ class Trainer:
         steps = math.ceil(self.batches_per_epoch / self.settings.accumulate)
         self.schedule = make_schedule(self.optimizer, self.settings, steps, self.selection.larger_is_better)
         self.epoch, self.history, self.finished, self.calibration = 0, [], False, {}
-        self.spread = SCALES[study.data.store][1]
         self._buffers: list[np.ndarray] = []
 
     @cached_property
-    def foreground(self) -> np.ndarray | None:
-        """bool (S,): which training samples hold what the balanced sampler looks for; targets are read once, when the
-        first epoch needs it."""
+    def groups(self) -> np.ndarray | None:
+        """bool or int (S,): the balanced sampler draws as many training samples of each value; targets are read once, when
+        the first epoch needs it."""
         if self.settings.sampler != "balanced":
             return None
         rows, targets = self.fold.train.rows, self.fold.prepared.targets
-        return self.task.foreground(np.concatenate([self.task.present(targets[rows[first:first + SCAN]])
-                                                    for first in range(0, len(rows), SCAN)]))
+        return self.task.groups(np.concatenate([self.task.present(targets[rows[first:first + SCAN]])
+                                                for first in range(0, len(rows), SCAN)]))
 
     @property
     def kept(self) -> torch.nn.Module:
@@ -111,7 +114,7 @@ class Trainer:
     def identity(self) -> dict:
         """What every checkpoint says of itself; file names are never asked."""
         prepared = self.fold.prepared
-        return {"study": self.study.to_dict(), "fold": self.fold.index, "fingerprint": prepared.fingerprint,
+        return {"study": without_secrets(self.study.to_dict()), "fold": self.fold.index, "fingerprint": prepared.fingerprint,
                 "channels": prepared.channels, "metric": self.selection.metric,
                 "test_patients": prepared.test_hash(self.fold.index)}
 
@@ -125,7 +128,8 @@ class Trainer:
         """Data order, augmentation and dropout are seeded by (seed, fold, epoch), so the epoch is their state."""
         save_checkpoint(self.folder / "last.pt", {
             **self.identity(), "epoch": self.epoch, "history": self.history, "best_epoch": self.selection.epoch,
-            "best_score": self.selection.score, "finished": self.finished, "tracker_id": self.tracker.id,
+            "best_score": self.selection.score, "best_loss": self.selection.loss, "finished": self.finished,
+            "tracker_id": self.tracker.id,
             "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else {},
             "schedule": self.schedule.state(), "rng": torch.get_rng_state()})
@@ -139,6 +143,7 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         self.epoch, self.history, self.finished = state["epoch"], state["history"], state["finished"]
         self.selection.epoch, self.selection.score = state["best_epoch"], state["best_score"]
+        self.selection.loss = state["best_loss"]
 
     # --- one epoch -----------------------------------------------------------------------------------------------
 
@@ -147,15 +152,16 @@ class Trainer:
         seed = (self.settings.seed, self.fold.index, self.epoch)
         torch.manual_seed(hash_seed(seed))
         generator = torch.Generator().manual_seed(hash_seed((*seed, 1)))
-        samples, settings = self.fold.train, self.settings
-        order = epoch_order(len(samples), seed) if self.foreground is None else balanced_order(self.foreground, seed)
+        samples, settings = random_windows(self.fold.train, self.study.window, (*seed, 2)), self.settings
+        order = epoch_order(len(samples), seed) if self.groups is None else balanced_order(self.groups, seed)
         plan = training_batches(samples, order, settings.batch_size)
         self.network.train()
+        set_trainable(self.network.core, settings.unfrozen_at(self.epoch))
         sums, count = {}, 0
         ahead = read_ahead(plan, self._load, AHEAD)
         for number, (batch, frames, targets) in enumerate(progress(ahead, self.batches_per_epoch, self._headline)):
             frames, targets = augment(self.study.augmentation, self.task, self._frames(frames),
-                                      self._targets(targets), self.spread, generator)
+                                      self._targets(targets), self.study.data.store, generator)
             loss, parts = self._loss(frames, targets)
             self._check_finite(loss, parts, batch)
             first = number // settings.accumulate * settings.accumulate
@@ -182,7 +188,7 @@ class Trainer:
             self.schedule.after_epoch(score)
             self.epoch += 1
             self.history.append(row)
-            if self.selection.take(row["epoch"], score):
+            if self.selection.take(row["epoch"], score, row.get("validation_loss", math.inf)):
                 self.save_kept("best.pt", row["epoch"], score)
             if settings.checkpoint_every and self.epoch % settings.checkpoint_every == 0:
                 self.save_kept(f"epoch{self.epoch:03d}.pt", row["epoch"], score)
@@ -211,6 +217,7 @@ class Trainer:
         if self.selection.nothing_learnt:
             self.log(f"WARNING: {self.selection.column} was never above 0: this model has learned nothing. Train longer, or "
                      "look at the data (prepared/figures) and the learning rate")
+        draw_learning_curves(self.folder / "learning_curves.png", self.history, self.selection.column, self.selection.epoch)
         self.finished = True
         self.save_kept("best.pt", self.selection.epoch, self.selection.score)
         self.tracker.summary({"best_epoch": self.selection.epoch, f"best_{best['metric']}": self.selection.score})
@@ -222,7 +229,7 @@ class Trainer:
         """A few batches with every check on; writes nothing. Raises InputError or the failing check's own error."""
         with torch.autograd.set_detect_anomaly(True):
             rows = min(len(self.fold.train), DEBUG_BATCHES * self.settings.batch_size)
-            self.foreground = None if self.foreground is None else self.foreground[:rows]  # of all, before they are cut
+            self.groups = None if self.groups is None else self.groups[:rows]  # of all, before they are cut
             self.fold.train = self.fold.train.take(slice(0, rows))
             self.batches_per_epoch = math.ceil(rows / self.settings.batch_size)
             losses = self.train_epoch(no_progress)

@@ -32,7 +32,8 @@ class Validation:
                                            self.study.training.batch_size * 2):
             if losses is not None:
                 targets = torch.from_numpy(np.array(self.prepared.targets[case.samples]))
-                loss, parts = self.task.loss({k: torch.from_numpy(v) for k, v in outputs.items()}, targets)
+                of_samples = self.task.gathered({k: torch.from_numpy(v) for k, v in outputs.items()})
+                loss, parts = self.task.loss(of_samples, targets)
                 for name, value in {"loss": loss, **parts}.items():
                     total, count = losses.get(name, (0.0, 0))
                     losses[name] = (total + float(value), count + 1)
@@ -52,7 +53,7 @@ class Validation:
             if pictures is not None and number < PICTURES:
                 # captions count; names of patients stay here
                 pictures[f"validation case {number + 1}"] = self.task.side_by_side(
-                    self.prepared.frames[case.samples], prediction, truth, case)
+                    self.prepared.frames[case.frames], prediction, truth, case)
         row = {f"validation_{name}": total / count for name, (total, count) in losses.items()}
         row |= {f"{metric}/{cls}": mean_of_defined(values) for (cls, metric), values in scores.items()
                 if not metric.endswith("_true")}
@@ -77,4 +78,4 @@ class Validation:
         with building(folder) as pictures:
             for case, outputs, truth in few.outputs(network):
                 write_picture(pictures / f"{case.case}.png", task.side_by_side(
-                    self.prepared.frames[case.samples], task.decode(outputs, case), truth, case))
+                    self.prepared.frames[case.frames], task.decode(outputs, case), truth, case))

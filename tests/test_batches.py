@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from lib.data.batches import (balanced_order, batches, epoch_order, gather, read_ahead, window_index, window_offsets, training_batches)
+from lib.data.batches import (balanced_order, batches, epoch_order, even_frames, gather, random_windows, read_ahead,
+                              spread_windows, training_batches, window_index, window_offsets)
 from lib.data.store import Samples
 from lib.prediction import predict_cases
 from lib.study import Window
@@ -212,3 +213,48 @@ def test_training_batches_avoid_a_batch_of_one(count, size, expected):
     made = list(training_batches(Samples(index, index, index * 0, index * 0 + count), index[::-1], size))
     assert [len(batch) for batch in made] == expected
     assert np.concatenate([batch.rows for batch in made]).tolist() == index[::-1].tolist()
+
+
+def test_balanced_order_draws_every_group_alike():
+    groups = np.array([0] * 80 + [2] * 15 + [7] * 5)
+    order = balanced_order(groups, (3,))
+    assert len(order) == 100 and sorted(np.unique(groups[order], return_counts=True)[1]) == [33, 33, 34]
+    drawn = np.bincount(order, minlength=100)
+    assert set(drawn[95:]) == {6, 7} and set(drawn[80:95]) == {2, 3} and drawn[:80].max() == 1  # as evenly as it goes
+
+
+@pytest.mark.parametrize("window, start, stop, expected", [
+    (Window(4, 2, test_windows=3), 10, 30, [[10, 12, 14, 16], [16, 18, 20, 22], [23, 25, 27, 29]]),  # 6.5 rounds to even
+    (Window(3, 1, test_windows=1), 0, 9, [[3, 4, 5]]),                       # the only window is in the middle
+    (Window(4, 2, test_windows=3), 5, 13, [[5, 7, 9, 11], [6, 8, 10, 12]]),  # no window twice
+    (Window(4, 1, test_windows=3), 2, 6, [[2, 3, 4, 5]]),
+    (Window(4, 1, test_windows=3), 2, 5, [[2, 3, 4, 4]]),                    # the last frame is repeated
+    (Window(1, 1, test_windows=3), 7, 8, [[7]]),
+])
+def test_whole_series_are_seen_through_evenly_spread_windows(window, start, stop, expected):
+    series = Samples(np.array([4]), np.array([start]), np.array([start]), np.array([stop]), whole=True)
+    spread = spread_windows(series, window)
+    assert window_index(spread, window).tolist() == expected and spread.rows.tolist() == [4] * len(expected)
+    assert even_frames(start, stop, window).tolist() == spread.frame.tolist()
+
+
+def test_windows_of_several_series_stay_in_theirs():
+    series = Samples(np.array([0, 1]), np.array([0, 20]), np.array([0, 20]), np.array([20, 23]), whole=True)
+    spread = spread_windows(series, Window(4, 2, test_windows=2))
+    assert spread.rows.tolist() == [0, 0, 1]
+    assert window_index(spread, Window(4, 2)).tolist() == [[0, 2, 4, 6], [13, 15, 17, 19], [20, 22, 22, 22]]
+
+
+def test_training_draws_any_window_that_fits():
+    series = Samples(np.zeros(400, int), np.full(400, 10), np.full(400, 10), np.full(400, 20), whole=True)
+    window = Window(3, 2)
+    drawn = random_windows(series, window, (0, 1))
+    index = window_index(drawn, window)
+    assert (np.diff(index) == 2).all() and set(index[:, 0]) == set(range(10, 16))  # 10..15 begin a window of five frames
+    assert (random_windows(series, window, (0, 1)).frame == drawn.frame).all()
+    assert (random_windows(series, window, (0, 2)).frame != drawn.frame).any()
+
+
+def test_samples_of_single_frames_are_left_alone():
+    window = Window(3, 1)
+    assert spread_windows(EVERYTHING, window) is EVERYTHING and random_windows(EVERYTHING, window, (0,)) is EVERYTHING

@@ -28,7 +28,7 @@ def detection(**keys) -> Detection:
 
 def record(spacing=None, grid=(64, 64)) -> CaseRecord:
     geometry = Geometry((1, *NATIVE), spacing, True)
-    return CaseRecord(0, "a", "p", geometry, Fit.of(NATIVE, grid), slice(0, 1), "")
+    return CaseRecord(0, "a", "p", geometry, Fit.of(NATIVE, grid), slice(0, 1), slice(0, 1), "")
 
 
 def truth_of(*boxes) -> np.ndarray:
@@ -130,7 +130,7 @@ def test_a_box_that_has_mostly_left_the_frame_is_gone():
 def test_a_turned_box_follows_the_turned_picture():
     """The middle of a bright disc, found in the warped picture, is the middle of its warped box."""
     size, generator = (96, 128), torch.Generator().manual_seed(3)
-    settings = Augmentation(probability=1, rotation_deg=(-40, 40), zoom=(0.8, 1.2), translation=(-0.1, 0.1), flip_columns=True)
+    settings = Augmentation(transform_prob=1, rotation_range=(-40, 40), zoom_range=(0.8, 1.2), translation_range=(-0.1, 0.1), flip_columns=True)
     rows, columns = np.mgrid[:96, :128] + 0.5
     disc = (((columns - 50) / 20) ** 2 + ((rows - 40) / 10) ** 2 <= 1).astype(np.float32)
     frames = torch.from_numpy(np.repeat(disc[None, None, None], 8, axis=0))

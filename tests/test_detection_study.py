@@ -31,7 +31,7 @@ PREPARE = ("-k", 2, "--set", "data.size=[64,96]", "--set", "data.reader.test_fol
 NO_FIGURES = ("--set", "report.figures=false")
 # enough for some boxes to be right, and for others to be wrong
 KEYS = ("network={name: mobilenet_v2_boxes, width: 16}", "training.select=loss", "training.patience=0",
-        "training.average=0", "training.schedule=constant", "augmentation.probability=0",
+        "training.average=0", "training.schedule=constant", "augmentation.transform_prob=0",
         "report.validation_pictures=2")
 TRAIN = ("-e", 24, "-b", 2, "-lr", 0.01, "--no-amp", "--tracker", "none",
          *(part for key in KEYS for part in ("--set", key)))
@@ -247,7 +247,7 @@ def test_every_image_has_a_box_and_a_score_for_each_structure(heads):
     predicted, pictures, splits = predictions_of(heads.results), pictures_of(heads.root), splits_of(heads)
     held = {case: fold for fold, subsets in splits.items() for case, subset in subsets.items() if subset == "test"}
     written = table(heads.results / "predictions.csv")
-    assert list(written[0])[:7] == ["image", "structure", "score", *SIDES]
+    assert list(written[0])[3:10] == ["image", "structure", "score", *SIDES]
     assert {row["image"] for row in written} <= {path.name for path in (heads.root / IMAGES / "TrainVal").iterdir()}
     assert set(predicted.index) == {(case, name) for case in held for name in STRUCTURES} and len(predicted) == 14 * 9
     confidence = {fold: open_model(heads.onnx(fold))[1]["calibration"]["confidence"] for fold in (0, 1)}
@@ -578,7 +578,7 @@ def test_the_other_head_trains_alike_twice_and_converts(heads, tmp_path):
     work = heads.copy(tmp_path, "prepared")
     keys = ("-k", 1, *TRAIN, "-e", 1, "-b", 4, "--set", "training.select=f1/thalami",
             "--set", "network={name: mobilenet_v2_boxes, head: regression, width: 8}",
-            "--set", "augmentation.probability=1")
+            "--set", "augmentation.transform_prob=1")
     best = {}
     for name in ("one", "two"):
         work.run("2a", "-n", name, *keys)

@@ -15,6 +15,7 @@ import pytest
 from lib.imaging.captions import MARK
 from lib.imaging.geometry import Geometry
 from lib.imaging.painting import overlay
+from lib.tasks.base import Task
 from lib.reporting import dataset, results
 from lib.reporting.heatmaps import MARGIN_PX, WORST_PX, caption, draw_worst, worst_and_best, write_heatmap, write_picture
 from lib.reporting.results import draw_results, pairs_of, unit_of
@@ -199,15 +200,17 @@ class Mark:
     text: str = "1.2 mm"
 
 
-class Task:
+class Drawer(Task):
     """A stand-in that draws what it is given; scores: per frame."""
 
     def __init__(self, scores, marks=()):
-        self.scores, self.found, self.plain = np.array(scores, float), list(marks), 0
+        super().__init__(None, {}, {})
+        for name, value in {"scores": np.array(scores, float), "found": list(marks), "plain": [0]}.items():
+            object.__setattr__(self, name, value)  # tasks are frozen
 
     def draw(self, frames, prediction, truth, case, chosen=None, scale=1):
         chosen = list(range(len(frames)) if chosen is None else chosen)
-        self.plain += prediction is None
+        self.plain[0] += prediction is None
         return overlay(frames[chosen], {} if prediction is None else {"x": prediction[chosen]}, {}, scale=scale)
 
     def marks(self, prediction, case):
@@ -230,9 +233,9 @@ def test_a_photograph_is_one_column_without_a_nifti(tmp_path):
     mask = np.zeros(frames.shape, bool)
     mask[0, 200:300, 300:500] = True
     case = SimpleNamespace(case="d10", geometry=Geometry((1, 540, 800), None, True, {"format": "image"}))
-    task = Task([0.9], [Mark(0, np.array([[199.5, 400], [299.5, 400]]))])
+    task = Drawer([0.9], [Mark(0, np.array([[199.5, 400], [299.5, 400]]))])
     write_heatmap(tmp_path / "heatmaps", task, frames, mask, mask, case)
-    assert [p.name for p in (tmp_path / "heatmaps").iterdir()] == ["d10.png"] and task.plain == 1
+    assert [p.name for p in (tmp_path / "heatmaps").iterdir()] == ["d10.png"] and task.plain == [1]
     picture = picture_of(tmp_path / "heatmaps" / "d10.png")
     assert 700 <= picture.shape[1] <= 730 and 2 * 486 <= picture.shape[0] <= 2 * 486 + 40  # 0.9 of its size, two panels
     rows = np.flatnonzero(yellow(picture).any(axis=1))
@@ -245,8 +248,8 @@ def test_a_volume_keeps_its_nifti_and_its_worst_and_best_frames(tmp_path):
     frames = np.full((9, 40, 50), 100, np.uint8)
     source = {"shape": [50, 40, 9], "affine": np.diag([1.0, 1, 5, 1]).tolist(), "orientation": [[0, 1], [1, 1], [2, 1]]}
     case = SimpleNamespace(case="p1", geometry=Geometry((9, 40, 50), (5, 1, 1), False, source, 2))
-    task = Task([np.nan, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], [Mark(3, np.array([[10.0, 10], [10, 30]])),
-                                                                   Mark(4, np.array([[10.0, 10], [10, 30]]))])
+    task = Drawer([np.nan, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], [Mark(3, np.array([[10.0, 10], [10, 30]])),
+                                                                     Mark(4, np.array([[10.0, 10], [10, 30]]))])
     write_heatmap(tmp_path, task, frames, frames > 200, None, case)
     assert nibabel.load(tmp_path / "p1.nii.gz").shape == (50, 40, 9)
     picture = picture_of(tmp_path / "p1.png")

@@ -450,10 +450,10 @@ def test_the_balanced_sampler_looks_for_inner_then_any_then_rare_classes():
     task = exclusive("a", "b")
     present = task.present(targets)
     assert present.tolist() == [[True, False], [False, True], [False, False], [True, False]]
-    assert task.foreground(present).tolist() == [True, True, False, True]
-    assert task.foreground(present[[0, 1, 3]]).tolist() == [False, True, False]  # all have some: the rare class
+    assert task.groups(present).tolist() == [True, True, False, True]
+    assert task.groups(present[[0, 1, 3]]).tolist() == [False, True, False]  # all have some: the rare class
     nested = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1]], bool)
-    assert stroke().foreground(nested).tolist() == [False, True, True]
+    assert stroke().groups(nested).tolist() == [False, True, True]
 
 
 def test_what_the_notes_say():

@@ -71,7 +71,7 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones(tmp_path):
     ("data.reader=nifti", "data.reader", "dict"),
     ("training=5", "training", "keys and values"),
     ("training=null", "training", "keys and values"),
-    ("augmentation.zoom=[1]", "augmentation.zoom", "tuple"),
+    ("augmentation.zoom_range=[1]", "augmentation.zoom_range", "tuple"),
 ])
 def test_a_wrong_type_names_key_and_what_was_expected(tmp_path, override, key, expected):
     with pytest.raises(InputError) as caught:
@@ -214,7 +214,7 @@ def test_a_shipped_study_builds_reader_task_network_and_schedule(path):
     with torch.inference_mode():
         outputs = network(torch.zeros(shape))
     geometry = Geometry((1, *study.data.size), None, True)
-    case = CaseRecord(0, "a", "a", geometry, Fit.of(study.data.size, study.data.size), slice(0, 1), "")
+    case = CaseRecord(0, "a", "a", geometry, Fit.of(study.data.size, study.data.size), slice(0, 1), slice(0, 1), "")
     task.decode({name: value.numpy() for name, value in outputs.items()}, case)
     assert all(value.shape[:2] == (1, task.outputs) for value in outputs.values())
 

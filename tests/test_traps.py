@@ -120,8 +120,8 @@ def test_script_4_scores_the_truth_that_is_stored(tested, tmp_path):
 
 def test_validation_is_never_augmented(prepared, monkeypatch):
     import lib.training
-    absurd = ("augmentation.probability=1", "augmentation.rotation_deg=[90,170]", "augmentation.zoom=[0.2,0.3]",
-              "augmentation.brightness=[5,9]", "augmentation.noise_level=[5,9]", "augmentation.flip_rows=true")
+    absurd = ("augmentation.transform_prob=1", "augmentation.rotation_range=[90,170]", "augmentation.zoom_range=[0.2,0.3]",
+              "augmentation.brightness_shift=[5,9]", "augmentation.noise_level=[5,9]", "augmentation.flip_rows=true")
     plain, wild = trainer_of(prepared, 0), trainer_of(prepared, 0, *absurd)
     wild.network.load_state_dict(plain.network.state_dict())
     first = plain.validation.scores(plain.kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import replace
 from typing import Callable, Iterable, Iterator
 
 import numpy as np
@@ -23,6 +24,32 @@ def window_index(samples: Samples, window: Window) -> np.ndarray:
     return np.clip(index, samples.start[:, None], samples.stop[:, None] - 1)
 
 
+def even_frames(start: int, stop: int, window: Window) -> np.ndarray:
+    """int64 (W,): centres of `window.test_windows` windows spread evenly over the series, from the first that fits to the
+    last; of a series that is no longer than a window, one."""
+    spare = max(0, stop - start - window.span)
+    shifts = np.linspace(0, spare, window.test_windows) if window.test_windows > 1 else np.array([spare / 2])
+    return start + np.unique(np.rint(shifts).astype(np.int64)) - window_offsets(window)[0]
+
+
+def spread_windows(samples: Samples, window: Window) -> Samples:
+    """Whole series as their evenly spread windows, one sample each; samples of single frames as they are."""
+    if not samples.whole:
+        return samples
+    centres = [even_frames(start, stop, window) for start, stop in zip(samples.start, samples.stop)]
+    spread = samples.take(np.repeat(np.arange(len(samples)), [len(of_one) for of_one in centres]))
+    return replace(spread, frame=np.concatenate([*centres, np.empty(0, np.int64)]))
+
+
+def random_windows(samples: Samples, window: Window, seed: tuple[int, ...]) -> Samples:
+    """Whole series, each with a window drawn from all that fit; samples of single frames as they are."""
+    if not samples.whole:
+        return samples
+    spare = np.maximum(0, samples.stop - samples.start - window.span)
+    shifts = np.random.default_rng(seed).integers(0, spare + 1)
+    return replace(samples, frame=samples.start + shifts - window_offsets(window)[0])
+
+
 def gather(frames: np.ndarray, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """frames (N, C, H, W) at index (B, T) -> (B, T, C, H, W), copied into `out` when given."""
     # mode="clip" lets NumPy write straight into `out`; the index is in range already
@@ -34,18 +61,18 @@ def epoch_order(count: int, seed: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(seed).permutation(count)
 
 
-def balanced_order(present: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-    """As many samples as `present` (bool (S,)) has, half of them from each side; a side runs out and starts again.
+def balanced_order(groups: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+    """As many samples as `groups` (bool or int (S,)) has, equally many of each value; a group runs out and starts again.
 
-    Falls back to every sample once if one side is empty.
+    Every sample once if there is but one group.
     """
     random = np.random.default_rng(seed)
-    sides = [np.flatnonzero(present), np.flatnonzero(~present)]
-    if not all(map(len, sides)):
-        return epoch_order(len(present), seed)
-    halves = [len(present) // 2, len(present) - len(present) // 2]
-    drawn = [np.concatenate([random.permutation(side) for _ in range(-(-half // len(side)))])[:half]
-             for side, half in zip(sides, halves)]
+    members = [np.flatnonzero(groups == value) for value in np.unique(groups)[::-1]]
+    if len(members) < 2:
+        return epoch_order(len(groups), seed)
+    cuts = len(groups) * np.arange(len(members) + 1) // len(members)
+    drawn = [np.concatenate([random.permutation(group) for _ in range(-(-share // len(group)))])[:share]
+             for group, share in zip(members, np.diff(cuts)) if share]
     return random.permutation(np.concatenate(drawn))
 
 

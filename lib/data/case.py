@@ -36,7 +36,7 @@ class Header:
 
     files: role -> path relative to the input folder. geometry: its native pixels. subset: train, validation or test
     or external (tested by all folds together) where the raw data says so, else empty. labels: what a table says of the
-    case, JSON-able; it is part of the fingerprint.
+    case, JSON-able; it is part of the fingerprint. about: further columns of cases.csv, such as a loop's frame rate.
     """
     case: str
     patient: str
@@ -45,15 +45,17 @@ class Header:
     channels: int
     subset: str = ""
     labels: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Case:
     """frames: float32 or uint8 (channels, frames, rows, columns), native intensities.
 
-    truth: empty, or class -> bool (frames, rows, columns) of a mask, or float32 (frames, 4) of a box: x_min, y_min, x_max,
-    y_max in native pixels, half-open, NaN where there is none. foreground: bool (frames, rows, columns) where
-    intensities are normalised, or None for everywhere.
+    truth: empty, or class -> bool (frames, rows, columns) of a mask; or float32 (frames, 4) of a box: x_min, y_min, x_max,
+    y_max in native pixels, half-open, NaN where there is none; or float32 (frames, 2) of a point: x, y in native pixels, 0
+    at the centre of the first, NaN where there is none; or bool (1,): whether the case is of the class. foreground: bool
+    (frames, rows, columns) where intensities are normalised, or None for everywhere.
     """
     header: Header
     frames: np.ndarray

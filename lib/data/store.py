@@ -18,13 +18,14 @@ from lib.workspace import Workspace, read_manifest, read_table, require_manifest
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """A row of cases.csv. fit: from its native pixels into the grid; samples: its rows in samples.csv and targets.npy;
-    files: role -> path in the input folder."""
+    """A row of cases.csv. fit: from its native pixels into the grid; frames: its rows in frames.npy; samples: those in
+    samples.csv and targets.npy; files: role -> path in the input folder."""
     index: int
     case: str
     patient: str
     geometry: Geometry
     fit: Fit
+    frames: slice
     samples: slice
     content: str
     files: dict[str, str] = field(default_factory=dict)
@@ -32,17 +33,19 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of some cases. frame, start, stop: int64 (S,) rows of frames.npy; rows: int64 (S,) rows of targets.npy."""
+    """Samples of some cases. frame, start, stop: int64 (S,) rows of frames.npy; rows: int64 (S,) rows of targets.npy.
+    whole: each stands for its whole series, not for its frame."""
     rows: np.ndarray
     frame: np.ndarray
     start: np.ndarray
     stop: np.ndarray
+    whole: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, chosen) -> Samples:
-        return Samples(self.rows[chosen], self.frame[chosen], self.start[chosen], self.stop[chosen])
+        return Samples(self.rows[chosen], self.frame[chosen], self.start[chosen], self.stop[chosen], self.whole)
 
 
 class Prepared:
@@ -71,18 +74,19 @@ class Prepared:
     def samples(self) -> Samples:
         table = np.loadtxt(self.folder / "samples.csv", delimiter=",", skiprows=1, dtype=np.int64, comments=None,
                            quotechar='"', encoding="utf-8", usecols=(0, 3, 4, 5), ndmin=2)
-        return Samples(*(np.ascontiguousarray(column) for column in table.T))
+        return Samples(*(np.ascontiguousarray(column) for column in table.T), whole=self.manifest.get("whole_series", False))
 
     @cached_property
     def cases(self) -> list[CaseRecord]:
         size = tuple(self.manifest["study"]["data"]["size"])
-        records, first = [], 0
+        records, frame, sample = [], 0, 0
         for index, row in enumerate(read_table(self.folder / "cases.csv")):
             geometry = read_geometry(row["geometry"])
-            stop = first + int(row["samples"])
-            records.append(CaseRecord(index, row["case"], row["patient"], geometry, fit_of(geometry, size),
-                                      slice(first, stop), row["content"], json.loads(row["files"])))
-            first = stop
+            frames, samples = (slice(first, first + count) for first, count in ((frame, geometry.shape[0]),
+                                                                                (sample, int(row["samples"]))))
+            records.append(CaseRecord(index, row["case"], row["patient"], geometry, fit_of(geometry, size), frames, samples,
+                                      row["content"], json.loads(row["files"])))
+            frame, sample = frames.stop, samples.stop
         return records
 
     @cached_property
@@ -127,7 +131,7 @@ class Prepared:
             packed = np.load(path)
         except (OSError, ValueError):
             raise InputError(f"{path} cannot be read: run script 1 again") from None
-        if packed.dtype != np.uint8:
+        if packed.dtype != np.uint8:  # no masks
             return packed
         *others, columns = case.geometry.shape
         if list(packed.shape[-3:]) != [*others, -(-columns // 8)]:

@@ -19,15 +19,22 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
     rows) of the cases that were written; returns what the user should know. Raises InputError for a patient in two subsets."""
     patients, twins = group_duplicates(headers, facts)
     notes = [*twins, *task.notes(headers, facts)]
-    write_samples(folder, headers, patients)
-    write_table(folder / "cases.csv", ["case", "patient", "samples", "files", "geometry", *facts[0]],
-                [{"case": h.case, "patient": p, "samples": h.geometry.shape[0], "files": json.dumps(h.files),
-                  "geometry": geometry_text(h.geometry), **f} for h, p, f in zip(headers, patients, facts)])
+    counts = [task.samples(header.geometry.shape[0]) for header in headers]
+    write_samples(folder, headers, patients, counts)
+    about = dict.fromkeys(name for header in headers for name in header.about)
+    write_table(folder / "cases.csv", ["case", "patient", "samples", "files", "geometry", *about, *facts[0]],
+                [{"case": h.case, "patient": p, "samples": count, "files": json.dumps(h.files),
+                  "geometry": geometry_text(h.geometry), **dict.fromkeys(about, ""), **h.about, **f}
+                 for h, p, count, f in zip(headers, patients, counts, facts)])
     strata = task.strata(patients, facts)
     try:
         test_fold, rows, more = deal(headers, patients, strata, study.data.folds)
     except InputError as error:  # a twin may be why a patient is in two subsets
         raise InputError(". ".join([str(error), *twins])) from None
+    held: dict[str, list[dict]] = {}
+    for patient, fact in zip(patients, facts):
+        held.setdefault(patient, []).append(fact)
+    more += task.check_splits(rows, held)
     write_table(folder / "folds.csv", ["patient", "fold", "stratum"],
                 [{"patient": p, "fold": test_fold.get(p), "stratum": strata[p][0]} for p in strata])
     write_table(folder / "splits.csv", ["fold", "patient", "subset"], rows)
@@ -84,13 +91,13 @@ def fold_notes(test_fold: dict[str, int], validation: list[set[str]], rows: list
     return notes
 
 
-def write_samples(folder: Path, headers: list[Header], patients: list[str]) -> None:
-    """One sample per frame; its series is its case."""
+def write_samples(folder: Path, headers: list[Header], patients: list[str], counts: list[int]) -> None:
+    """Samples of each case, from its first frame on; its series is its case."""
     rows, start = [], 0
-    for header, patient in zip(headers, patients):
+    for header, patient, count in zip(headers, patients, counts):
         stop = start + header.geometry.shape[0]
-        rows += [{"sample": frame, "case": header.case, "patient": patient, "frame": frame, "series_start": start,
-                  "series_stop": stop} for frame in range(start, stop)]
+        rows += [{"sample": len(rows) + index, "case": header.case, "patient": patient, "frame": start + index,
+                  "series_start": start, "series_stop": stop} for index in range(count)]
         start = stop
     write_table(folder / "samples.csv", ["sample", "case", "patient", "frame", "series_start", "series_stop"], rows)
 

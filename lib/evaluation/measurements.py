@@ -1,11 +1,18 @@
-"""Clinical read-outs of a segmentation: small functions by name, applied to prediction and truth alike.
+"""Clinical read-outs of a segmentation or of landmarks: small functions by name, applied to prediction and truth alike.
 
-In a study:
+In a study of masks:
 
     measurements:
       visible_share: {kind: share, part: flair_visible, whole: stroke}
       thickness: {kind: thickness, region: translucency}
       head_circumference: {kind: ellipse_circumference, region: head}
+
+and of points:
+
+    measurements:
+      ofd: {kind: distance, start: ofd_1, stop: ofd_2}
+      bpd: {kind: distance, start: bpd_1, stop: bpd_2}
+      head_circumference: {kind: ellipse_circumference_of_diameters, diameters: [ofd, bpd]}
 
 A share is a metric of the entry's name. A length is `<name>_px`, and `<name>_mm` too where the spacing is known. NaN
 where a read-out is not defined.
@@ -20,8 +27,11 @@ from typing import Callable, NamedTuple, Sequence
 import numpy as np
 
 from lib.evaluation.calipers import Ellipse, Segment, surrounding_ellipse, thickest
+from lib.evaluation.points import ellipse_of_diameters
 from lib.imaging.geometry import Geometry
-from lib.study import InputError, build, one_of
+from lib.study import InputError, build, one_of, require
+
+WHOLE = "all"  # the class of a read-out that belongs to several points
 
 
 class Mark(NamedTuple):
@@ -44,7 +54,8 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """An entry of `measurements:`. Called with the masks by class, bool (frames, rows, columns) on the native grid, and
+    """An entry of `measurements:`. Called with the masks by class, bool (frames, rows, columns) on the native grid, or the
+    points by class, float (frames, 2) x and y in native pixels (0 at the first one's centre, NaN where there is none), and
     their Geometry, it gives a Reading.
 
     region: the class that its values belong to. metrics: all that it may give, the most telling first.
@@ -54,8 +65,8 @@ class Measurement:
     metrics: tuple[str, ...]
     read: Callable[[dict[str, np.ndarray], Geometry], Reading]
 
-    def __call__(self, masks: dict[str, np.ndarray], geometry: Geometry) -> Reading:
-        return self.read(masks, geometry)
+    def __call__(self, found: dict[str, np.ndarray], geometry: Geometry) -> Reading:
+        return self.read(found, geometry)
 
 
 def share(name: str, classes: Sequence[str], part: str, whole: str | tuple[str, ...]) -> Measurement:
@@ -100,46 +111,109 @@ def ellipse_circumference(name: str, classes: Sequence[str], region: str) -> Mea
     return Measurement(name, region, (f"{name}_mm", f"{name}_px"), read)
 
 
+def distance(name: str, classes: Sequence[str], start: str, stop: str) -> Measurement:
+    """Length of the straight line between two points, in the frame where it is longest; NaN where one of them is absent."""
+    one_of(start, classes, f"measurements.{name}.start")
+    one_of(stop, classes, f"measurements.{name}.stop")
+    require(start != stop, f"measurements.{name}", f"{start} at both ends", "two points")
+
+    def read(places, geometry):
+        lines = _lines(places, start, stop)
+        return _length(name, WHOLE, geometry, _longest(lines, geometry), named=True)
+    return Measurement(name, WHOLE, (f"{name}_mm", f"{name}_px"), read)
+
+
+def ellipse_circumference_of_diameters(name: str, classes: Sequence[str], others: dict[str, dict],
+                                       diameters: tuple[str, str]) -> Measurement:
+    """Circumference (Ramanujan's second approximation: see `calipers.Ellipse`) of the ellipse with these two diameters, each
+    a `distance` among the study's measurements (`others`), in the frame where it is greatest.
+
+    Of a fetal head: both diameters from outer to outer border, as Salomon et al. (ISUOG guidelines, Ultrasound Obstet.
+    Gynecol. 53:715-723, 2019) measure circumferences; a BPD from outer to inner border makes it too small.
+    """
+    require(len(set(diameters)) == 2, f"measurements.{name}.diameters", list(diameters), "two different distances")
+    known = [other for other, keys in others.items() if keys.get("kind") == "distance"]
+    ends = []
+    for diameter in diameters:
+        one_of(diameter, known, f"measurements.{name}.diameters (an entry of kind distance)")
+        ends.append([others[diameter].get(key) for key in ("start", "stop")])
+
+    def read(places, geometry):
+        first, second = (_lines(places, *pair) for pair in ends)
+        ellipses = {frame: ellipse_of_diameters(first[frame], second[frame], geometry.spacing[1:])
+                    for frame in first if frame in second}
+        return _length(name, WHOLE, geometry, _longest(ellipses, geometry), named=True)
+    return Measurement(name, WHOLE, (f"{name}_mm", f"{name}_px"), read)
+
+
+def _lines(places: dict[str, np.ndarray], start: str, stop: str) -> dict[int, Segment]:
+    """frame -> the line between two points, of the frames that have both."""
+    ends = np.stack([places[start], places[stop]], axis=1)[..., ::-1].astype(np.float64)  # (frames, 2, row and column)
+    return {int(frame): Segment(ends[frame]) for frame in np.flatnonzero(~np.isnan(ends).any(axis=(1, 2)))}
+
+
+def _longest(lines: dict[int, Segment | Ellipse], geometry: Geometry) -> tuple[int, Segment | Ellipse] | None:
+    return max(lines.items(), key=lambda item: item[1].length(geometry.spacing[1:]), default=None)
+
+
 def _frames(mask: np.ndarray) -> list[int]:
     """Frames that hold any of the mask."""
     return np.flatnonzero(mask.any(axis=(1, 2))).tolist()
 
 
-def _length(name: str, region: str, geometry: Geometry, found: tuple[int, Segment | Ellipse] | None) -> Reading:
-    """The Reading of a line in a frame, in px and, where the spacing is known, in mm; NaN without one."""
+def _length(name: str, region: str, geometry: Geometry, found: tuple[int, Segment | Ellipse] | None,
+            named: bool = False) -> Reading:
+    """The Reading of a line in a frame, in px and, where the spacing is known, in mm; NaN without one. named: its mark says
+    which one it is, and its length in one unit only, because a picture of points has several."""
     spacings = {"px": (1.0, 1.0)} | ({"mm": geometry.spacing_mm[1:]} if geometry.spacing_mm else {})
     if found is None:
         return Reading({(region, f"{name}_{unit}"): float("nan") for unit in spacings}, [])
     frame, line = found
     lengths = {unit: line.length(spacing) for unit, spacing in spacings.items()}
-    text = ", ".join(f"{length:.1f} {unit}" for unit, length in lengths.items())
+    texts = [f"{length:.1f} {unit}" for unit, length in lengths.items()]
+    text = f"{name} {texts[-1]}" if named else ", ".join(texts)
     return Reading({(region, f"{name}_{unit}"): length for unit, length in lengths.items()},
                    [Mark(int(frame), line.points, line.closed, text)])
 
 
+class Kind(NamedTuple):
+    """make: gives the Measurement. reads: masks or points. of_others: whether it is made of other entries, `others`."""
+    make: Callable[..., Measurement]
+    reads: str
+    of_others: bool = False
+
+
 MEASUREMENTS = {
-    "share": share,
-    "thickness": thickness,
-    "ellipse_circumference": ellipse_circumference,
+    "share": Kind(share, "masks"),
+    "thickness": Kind(thickness, "masks"),
+    "ellipse_circumference": Kind(ellipse_circumference, "masks"),
+    "distance": Kind(distance, "points"),
+    "ellipse_circumference_of_diameters": Kind(ellipse_circumference_of_diameters, "points", of_others=True),
 }
 
 
 # no measurement may stand in a score's place
 RESERVED = re.compile(r"(dice|iou|precision|recall|specificity|accuracy|nsd|hd95|area|volume|false_positive|present|cases|"
-                      r"empty_truth_cases|tolerance_truth|presence)(_.*)?")
+                      r"empty_truth_cases|tolerance_truth|presence|radial_error|confidence)(_.*)?")
 
 
-def make_measurements(options: dict[str, dict], classes: Sequence[str]) -> list[Measurement]:
-    """One Measurement for each entry of `measurements:`. Raises InputError for an unknown kind, key or class."""
+def make_measurements(options: dict[str, dict], classes: Sequence[str], reads: str = "masks") -> list[Measurement]:
+    """One Measurement for each entry of `measurements:`. reads: what the task has, masks or points. Raises InputError for an
+    unknown kind, key or class, and for a kind that reads something else."""
     made = []
+    fitting = [kind for kind, about in MEASUREMENTS.items() if about.reads == reads]
     for name, keys in options.items():
         keys = dict(keys)
         kind = keys.pop("kind", None)
         if kind is None:
-            raise InputError(f"measurements.{name}: missing key kind; known: {', '.join(MEASUREMENTS)}")
+            raise InputError(f"measurements.{name}: missing key kind; known: {', '.join(fitting)}")
         one_of(kind, tuple(MEASUREMENTS), f"measurements.{name}.kind")
+        about = MEASUREMENTS[kind]
+        require(about.reads == reads, f"measurements.{name}.kind", f"{kind}, which reads {about.reads}",
+                f"one that reads {reads}, because that is what this task finds: {', '.join(fitting)}")
         if not re.fullmatch(r"\w+", name) or RESERVED.fullmatch(name):
             raise InputError(f"measurements.{name}: this is the name of a score, or holds more than letters, digits and _; "
                              "choose another")
-        made.append(build(MEASUREMENTS[kind], keys, f"measurements.{name}", name=name, classes=classes))
+        given = {"name": name, "classes": classes, **({"others": options} if about.of_others else {})}
+        made.append(build(about.make, keys, f"measurements.{name}", **given))
     return made

@@ -24,6 +24,10 @@ def is_photograph(source: dict) -> bool:
     return source.get("format") == "image"
 
 
+def is_volume(source: dict) -> bool:
+    return source.get("format") not in ("image", "video")
+
+
 def _write(as_photograph: Callable, folder: Path, name: str, values: np.ndarray, source: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if is_photograph(source):

@@ -24,7 +24,8 @@ def draw_dataset(folder: Path) -> Path:
     prepared = Prepared(folder, read_manifest(folder))
     task = make_task(study_from_dict(prepared.manifest["study"]))
     with building(folder / "figures") as figures:
-        draw_classes(prepared, figures / "classes.png")
+        if "size_unit" in read_table(folder / "cases.csv")[0]:  # classes that are somewhere have a size
+            draw_classes(prepared, figures / "classes.png")
         draw_scans(prepared, figures / "scans.png")
         draw_folds(prepared, figures / "folds.png")
         draw_samples(prepared, task, figures / "samples.png")
@@ -141,7 +142,7 @@ def draw_samples(prepared: Prepared, task, path: Path) -> None:
     plt = pyplot()
     chosen = np.unique(np.linspace(0, len(prepared.cases) - 1, SAMPLES).astype(int))
     cases = [prepared.cases[index] for index in chosen]
-    pictures = [task.truth_picture(prepared.frames[case.samples], prepared.truth(case), case) for case in cases]
+    pictures = [task.truth_picture(prepared.frames[case.frames], prepared.truth(case), case) for case in cases]
     columns = min(4, len(chosen))
     rows = -(-len(chosen) // columns)
     height = 2.4 * max(picture.shape[0] / picture.shape[1] for picture in pictures) + 0.25

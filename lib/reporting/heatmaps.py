@@ -8,35 +8,45 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lib.imaging.animation import write_gif
 from lib.imaging.captions import DARK, draw_marks, shortened, write
 from lib.imaging.nifti import as_rgb, write_like
 from lib.imaging.painting import Upright, panel_scale
-from lib.imaging.writing import is_photograph
+from lib.imaging.writing import is_volume
 from lib.workspace import replacing
 
 FRAMES = 3  # of the worst, and of the best
+FRAMES_PER_SECOND = 15  # of a moving picture whose own rate nobody knows
 PANEL_PX, LARGEST_PX = 360, 720
 AIR = 24  # grey level up to which a pixel is air
 MARGIN_PX = 22
 WORST, WORST_PX = 8, 1000  # cases on the page of the worst, and its width
 
 
-def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> None:
-    """`<case>.png` under `folder`, and for a NIfTI volume `<case>.nii.gz` (RGB).
+def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> Path:
+    """The contact sheet of a case under `folder`, called as the task says; for a NIfTI volume `<case>.nii.gz` (RGB) too,
+    and a moving picture where the task has one. Returns the sheet's path.
 
     frames: (n, channels, *grid), as stored.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = case.geometry.source
-    if not is_photograph(source):
+    if is_volume(source):
         write_like(folder / f"{case.case}.nii.gz", as_rgb(task.draw(frames, prediction, None, case)), source)
+    moving = task.animated(frames, prediction, truth, case)
+    if moving is not None:
+        rate = (source.get("frame_rate") or FRAMES_PER_SECOND) * len(moving) / len(frames)  # it may leave frames out
+        write_gif(folder / f"{task.sheet_name(case)}.gif", moving, rate)
+    path, chosen = folder / f"{task.sheet_name(case)}.png", task.sheet_frames(prediction, truth)
+    if chosen is not None:
+        return write_picture(path, contact_sheet(task, frames, prediction, truth, case, chosen))
     scores = task.frame_scores(prediction, truth)
     if len(scores) == 1:  # the only frame of a photograph is neither worst nor best
         names = ("score",) * 2 if truth is not None else ("certainty",) * 2
     else:
         names = ("worst", "best") if truth is not None else ("least sure", "surest")
-    chosen = worst_and_best(scores, names)
-    write_picture(folder / f"{case.case}.png", contact_sheet(task, frames, prediction, truth, case, scores, chosen))
+    chosen = [(caption(label, frame, scores), frame) for label, frame in worst_and_best(scores, names)]
+    return write_picture(path, contact_sheet(task, frames, prediction, truth, case, chosen))
 
 
 def write_picture(path: Path, picture: np.ndarray) -> Path:
@@ -78,20 +88,20 @@ def worst_and_best(scores: np.ndarray, names: tuple[str, str] = ("worst", "best"
     return [(names[0], i) for i in order[:half]] + [(names[1], i) for i in order[half:][-FRAMES:][::-1]]
 
 
-def contact_sheet(task, frames, prediction, truth, case, scores, chosen) -> np.ndarray:
-    """uint8 RGB: a column per frame, the plain image above its overlay with what was measured on it, cut to what is
-    not air."""
+def contact_sheet(task, frames, prediction, truth, case, chosen) -> np.ndarray:
+    """uint8 RGB: a column per chosen (caption, frame), the plain image above its overlay with what was measured on it, cut
+    to what is not air."""
     indices = [frame for _, frame in chosen]
     scale = panel_scale(case.geometry, PANEL_PX, LARGEST_PX)
     plain = task.draw(frames, None, None, case, indices, scale)
     painted = task.draw(frames, prediction, truth, case, indices, scale)
     view = Upright(case.geometry, scale, content_box(plain))
     marks, columns = task.marks(prediction, case), []
-    for (label, frame), above, below in zip(chosen, plain, painted):
+    for (words, frame), above, below in zip(chosen, plain, painted):
         overlaid = draw_marks(view.show(below), [mark for mark in marks if mark.frame == frame], view)
         framed = [cv2.copyMakeBorder(panel, 0, 2, 0, 2, cv2.BORDER_CONSTANT, value=DARK)
                   for panel in (view.show(above), overlaid)]
-        columns.append(headed(np.concatenate(framed), caption(label, frame, scores)))
+        columns.append(headed(np.concatenate(framed), words))
     return np.concatenate(columns, axis=1)
 
 

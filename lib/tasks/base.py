@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Iterable, Sequence
+from typing import Any, ClassVar, Iterable, Sequence
+
+import numpy as np
 
 from lib.imaging.painting import Colour, class_colours, parse_colour
-from lib.study import Data, InputError, one_of
+from lib.study import Data, InputError, Window, one_of
 
 ALL = "all"  # the class of a row that speaks of all classes
 
 
 @dataclass(frozen=True)
 class Task:
-    """data, measurements and tolerance_mm: of the study. calibration: what validation has chosen, {} before."""
+    """data, measurements, window and tolerance_mm: of the study. calibration: what validation has chosen, {} before.
+
+    whole_series: a case is one sample, seen through windows of its series, instead of a sample per frame.
+    """
     data: Data
     measurements: dict[str, dict]
     calibration: dict
+    window: Window = Window()
     tolerance_mm: float = 0.0
+
+    whole_series: ClassVar[bool] = False
 
     @property
     def reads(self) -> dict[str, str]:
@@ -42,6 +50,23 @@ class Task:
     def check_window(self, window) -> None:
         """Any window will do."""
 
+    def samples(self, frames: int) -> int:
+        """How many samples a case of so many frames makes."""
+        return 1 if self.whole_series else frames
+
+    def gathered(self, outputs: dict) -> dict:
+        """Outputs of a case's samples from those of its windows."""
+        return outputs
+
+    def check_splits(self, rows: Sequence[dict], facts: dict[str, list[dict]]) -> list[str]:
+        """Any cases can be trained on."""
+        return []
+
+    def low_quality(self, targets) -> tuple:
+        """Raises InputError: nothing here is called poor."""
+        raise InputError("augmentation.synthetic_low_quality: this task has no class of poor images; it is for classification "
+                         "into two classes, the first of which is the poor one")
+
     def notes(self, headers: Sequence, facts: Sequence[dict]) -> list[str]:
         return []
 
@@ -61,8 +86,18 @@ class Task:
         """About how much room the packed truth of a case with native frames of this shape takes."""
         return 0
 
-    def records(self, prediction, case) -> list[dict]:
+    def records(self, prediction, truth, case) -> list[dict]:
         return []
+
+    def tables(self, evidence: Sequence[dict]) -> dict[str, list[dict]]:
+        return {}
+
+    def intervals(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[float, float]]:
+        return {}
+
+    def mistakes(self, records: Sequence[dict]) -> list[dict] | None:
+        """None: nothing is simply right or wrong."""
+        return None
 
     def truth_records(self, truth, case) -> list[dict]:
         return []
@@ -72,6 +107,16 @@ class Task:
 
     def marks(self, prediction, case) -> list:
         return []
+
+    def sheet_name(self, case) -> str:
+        return case.case
+
+    def sheet_frames(self, prediction, truth) -> list[tuple[str, int]] | None:
+        """None: the worst and the best."""
+        return None
+
+    def animated(self, frames: np.ndarray, prediction, truth, case) -> np.ndarray | None:
+        return None
 
     # --- helpers -------------------------------------------------------------------------------------------------
 

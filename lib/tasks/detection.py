@@ -216,7 +216,7 @@ class Detection(Task):
         """bool (S, classes): which structures each target holds."""
         return targets[..., 0] > 0
 
-    def foreground(self, present: np.ndarray) -> np.ndarray:
+    def groups(self, present: np.ndarray) -> np.ndarray:
         """bool (S,): which samples the balanced sampler draws as often as all others: those that lack a structure, from
         which absence is learnt."""
         return ~present.all(axis=1)
@@ -258,7 +258,7 @@ class Detection(Task):
             agreement[place] = members.mean()
         return Prediction(scores.mean(axis=0), fused, float(np.mean([p.confidence for p in predictions])), agreement)
 
-    def records(self, prediction: Prediction, case) -> list[dict]:
+    def records(self, prediction: Prediction, truth, case) -> list[dict]:
         """Rows of predictions.csv: every structure with its score; `present` says which of them count."""
         more = {"present": prediction.found.astype(int), "agreement": prediction.agreement}
         return box_rows(self.classes, image_name(case), prediction.boxes, np.ones(prediction.scores.shape, bool),

@@ -196,7 +196,7 @@ class Segmentation(Task):
             return np.stack([(targets == i + 1).any(axis=(1, 2)) for i in range(len(self.classes))], axis=1)
         return targets.any(axis=(2, 3))
 
-    def foreground(self, present: np.ndarray) -> np.ndarray:
+    def groups(self, present: np.ndarray) -> np.ndarray:
         """bool (S,): which samples the balanced sampler draws as often as all others, from `present` of all samples.
 
         Those with a region inside another, where the study has such; else those with any class; and where every

@@ -1,0 +1,100 @@
+"""Scores of a classifier: of one case, and of a whole set with their intervals; rows of predictions, and the wrong ones."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from lib.evaluation.classification import (areas, balanced_accuracy, bootstrap_intervals, calibration_error,
+                                           confusion_matrix, counts_of, kappa, mean_over_classes, rates)
+from lib.tasks.base import ALL
+
+PER_CLASS = ("precision", "recall", "f1", "specificity", "roc_auc", "pr_auc")  # metrics of one class against the others
+LEAST = float(np.finfo(np.float32).tiny)  # probability of the truth, so that its logarithm is finite
+
+
+def case_scores(classes: Sequence[str], probabilities: np.ndarray, predicted: int, truth: int) -> dict:
+    """{(class, metric): value} of one case.
+
+    accuracy: whether it is right, 0 or 1. truth_probability: of the true class, under `all` and under that class. log_loss:
+    its negative natural logarithm. brier: of two classes the squared error of the probability of the second; of more the
+    sum of those of all classes (Brier, Monthly Weather Review 78:1-3, 1950).
+    """
+    right = np.arange(len(classes)) == truth
+    errors = np.square(probabilities.astype(np.float64) - right)
+    of_truth = float(probabilities[truth])
+    return {(ALL, "accuracy"): float(predicted == truth), (ALL, "truth_probability"): of_truth,
+            (classes[truth], "truth_probability"): of_truth,
+            (ALL, "brier"): float(errors[1] if len(classes) == 2 else errors.sum()),
+            (ALL, "log_loss"): float(-np.log(max(of_truth, LEAST)))}
+
+
+def columns(evidence: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(truth (n,), predicted (n,), probabilities float64 (n, K)) of cases."""
+    truth, predicted = (np.array([one[key] for one in evidence], np.int64) for key in ("truth", "predicted"))
+    return truth, predicted, np.array([one["probabilities"] for one in evidence], np.float64)
+
+
+def set_metrics(classes: Sequence[str], truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray,
+                weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """{(class, metric): (R,)} of n cases with weights (n, R); see lib/evaluation/classification.py for what is undefined.
+
+    Two classes: PER_CLASS of the second class, the positive one, under `all`, and how well its probability is calibrated.
+    More: PER_CLASS of each class against the others, and under `all` their mean over the classes where they are defined;
+    calibration is that of the most likely class. balanced_accuracy and kappa (Cohen's) are of all classes at once.
+    """
+    confusion = confusion_matrix(truth, predicted, len(classes), weights)
+    rows = {(ALL, "balanced_accuracy"): balanced_accuracy(confusion), (ALL, "kappa"): kappa(confusion)}
+    of_class = {}
+    for index, name in enumerate(classes):
+        if len(classes) > 2 or index == 1:
+            roc, mean_precision = areas(probabilities[:, index], truth == index, weights)
+            of_class[name] = rates(counts_of(confusion, index)) | {"roc_auc": roc, "pr_auc": mean_precision}
+    rows |= {(ALL, metric): mean_over_classes([values[metric] for values in of_class.values()]) for metric in PER_CLASS}
+    if len(classes) == 2:
+        return rows | {(ALL, "calibration_error"): calibration_error(probabilities[:, 1], truth == 1, weights)}
+    rows[ALL, "calibration_error"] = calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth, weights)
+    return rows | {(name, metric): values[metric] for name, values in of_class.items() for metric in PER_CLASS}
+
+
+def set_scores(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+    """{(class, metric): value} of a whole set; of one model the threshold too."""
+    rows = set_metrics(classes, *columns(evidence), np.ones((len(evidence), 1)))
+    rows = {key: float(values[0]) for key, values in rows.items()}
+    thresholds = {one["threshold"] for one in evidence}
+    if len(classes) == 2 and len(thresholds) == 1:  # one model: the threshold is part of its result
+        rows[ALL, "threshold"] = thresholds.pop()
+    return rows
+
+
+def set_intervals(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[float, float]]:
+    """{(class, metric): (low, high)}: 95 % percentile bootstrap intervals of `set_metrics`, patients drawn with replacement
+    2,000 times, always the same way."""
+    columns_of = columns(evidence)
+    return bootstrap_intervals(lambda weights: set_metrics(classes, *columns_of, weights), [one["patient"] for one in evidence])
+
+
+def prediction_row(classes: Sequence[str], prediction, truth: int | None) -> dict:
+    """Row of predictions.csv: truth (empty if unknown), predicted, of two classes the threshold, the probabilities."""
+    row = {"truth": "" if truth is None else classes[truth], "predicted": classes[prediction.predicted]}
+    if prediction.threshold is not None:
+        row["threshold"] = prediction.threshold
+    return row | {f"p_{name}": float(value) for name, value in zip(classes, prediction.probabilities)}
+
+
+def wrong_rows(classes: Sequence[str], records: Sequence[dict]) -> list[dict] | None:
+    """Of rows of predictions.csv those with another truth, the surest first: with `kind`, of two classes false_positives or
+    false_negatives, of more <truth>_as_<predicted>, and `confidence`, the probability of the predicted class. None if no
+    row has a truth."""
+    if not any(row["truth"] for row in records):
+        return None
+    wrong = []
+    for row in records:
+        truth, predicted = row["truth"], row["predicted"]
+        if truth and truth != predicted:
+            kind = f"{truth}_as_{predicted}"
+            if len(classes) == 2:
+                kind = "false_positives" if predicted == classes[1] else "false_negatives"
+            wrong.append({**row, "kind": kind, "confidence": row[f"p_{predicted}"]})
+    return sorted(wrong, key=lambda row: -row["confidence"])
