@@ -95,7 +95,8 @@ class Results:
         draw_results(self.folder / "figures", self.rows, task.figures, cases)
         plots = task.plots(evidence) if evidence else []
         draw_plots(self.folder / "figures", [replace(p, title=f"{p.title}: {len(evidence)} {cases}") for p in plots])
-        draw_worst(self.folder, self.rows, task.case_metrics[0])
+        metric = task.case_metrics[0]
+        draw_worst(self.folder, self.rows, metric, task.selectable.get(metric, True))
         return summary
 
 

@@ -12,12 +12,12 @@ ALWAYS_DEFINED = ("dice", "iou", "recall", "roc_auc", "pr_auc")
 
 
 class Selection:
-    """The best epoch so far. epoch: -1 before the first."""
+    """The best epoch so far. epoch: -1 before the first; improved: the epoch from which on patience waits."""
 
     def __init__(self, settings: Training, task, fold: int, has_validation: bool):
         """Raises InputError for what cannot be selected on."""
         self.settings, self.fold, self.has_validation = settings, fold, has_validation
-        self.epoch, self.score, self.loss = -1, -math.inf, math.inf
+        self.epoch, self.improved, self.score, self.loss = -1, -1, -math.inf, math.inf
         metric, _, name = settings.select.partition("/")
         known = {"loss": False, **task.selectable}
         one_of(metric, tuple(known), "training.select")
@@ -57,12 +57,14 @@ class Selection:
         """Whether `epoch` is the best now, of equal scores that with the lower validation loss (few cases have few
         different accuracies); without validation the last always is."""
         better = score > self.score if self.larger_is_better else score < self.score
+        better |= self.epoch < 0 or not self.has_validation
         # of epochs without any success, the last
-        better |= score == self.score and (self.nothing_learnt or loss < self.loss)
-        if self.epoch >= 0 and self.has_validation and not better:
-            return False
-        self.epoch, self.score, self.loss = epoch, score, loss
-        return True
+        as_good = score == self.score and (self.nothing_learnt or loss < self.loss)
+        if better:
+            self.improved = epoch
+        if better or as_good:
+            self.epoch, self.score, self.loss = epoch, score, loss
+        return better or as_good
 
     @property
     def nothing_learnt(self) -> bool:
@@ -72,5 +74,5 @@ class Selection:
     def out_of_patience(self, epochs_done: int) -> bool:
         if self.nothing_learnt:
             return False
-        waited = epochs_done - 1 - self.epoch
+        waited = epochs_done - 1 - self.improved
         return bool(self.settings.patience and self.has_validation and epochs_done and waited >= self.settings.patience)

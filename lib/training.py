@@ -128,8 +128,8 @@ class Trainer:
         """Data order, augmentation and dropout are seeded by (seed, fold, epoch), so the epoch is their state."""
         save_checkpoint(self.folder / "last.pt", {
             **self.identity(), "epoch": self.epoch, "history": self.history, "best_epoch": self.selection.epoch,
-            "best_score": self.selection.score, "best_loss": self.selection.loss, "finished": self.finished,
-            "tracker_id": self.tracker.id,
+            "best_score": self.selection.score, "best_loss": self.selection.loss, "improved": self.selection.improved,
+            "finished": self.finished, "tracker_id": self.tracker.id,
             "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else {},
             "schedule": self.schedule.state(), "rng": torch.get_rng_state()})
@@ -143,7 +143,7 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         self.epoch, self.history, self.finished = state["epoch"], state["history"], state["finished"]
         self.selection.epoch, self.selection.score = state["best_epoch"], state["best_score"]
-        self.selection.loss = state["best_loss"]
+        self.selection.loss, self.selection.improved = state["best_loss"], state["improved"]
 
     # --- one epoch -----------------------------------------------------------------------------------------------
 

@@ -270,7 +270,7 @@ def test_models_are_whole_and_say_what_they_are(converted):
         model = onnx.load(path)
         meta = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
         assert meta["fold"] == fold and meta["fingerprint"] == manifest["fingerprint"] and meta["classes"] == list(CLASSES)
-        assert meta["study"]["window"] == {"frames": 3, "stride": 1, "scale": 1, "mirror": False} and meta["input"]["size"] == [32, 32]
+        assert meta["study"]["window"] == {"frames": 3, "stride": 1, "scale": 1, "mirror": False, "test_windows": 3} and meta["input"]["size"] == [32, 32]
         assert set(meta["calibration"]["threshold"]) == set(CLASSES) and len(meta["test_patients"]) >= 16
         row = table(converted.space.run(RUN) / "crossvalidation.csv")[fold]
         assert meta["epoch"] == int(row["best_epoch"]) and meta["score"] == pytest.approx(float(row["score"]))

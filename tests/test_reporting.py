@@ -15,11 +15,11 @@ import pytest
 from lib.imaging.captions import MARK
 from lib.imaging.geometry import Geometry
 from lib.imaging.painting import overlay
-from lib.tasks.base import Task
 from lib.reporting import dataset, results
 from lib.reporting.heatmaps import MARGIN_PX, WORST_PX, caption, draw_worst, worst_and_best, write_heatmap, write_picture
 from lib.reporting.results import draw_results, pairs_of, unit_of
 from lib.reporting.style import pyplot
+from lib.tasks.base import Task
 
 
 @pytest.fixture
@@ -66,6 +66,9 @@ def test_the_page_of_the_worst_cases_begins_with_the_worst(tmp_path):
     strip = WORST_PX // 2 + MARGIN_PX
     assert page.shape == (3 * strip, WORST_PX, 3)
     assert [int(page[strip * i + MARGIN_PX + 200, 500, 0]) for i in range(3)] == [120, 180, 60]
+    draw_worst(tmp_path, rows, "iou", larger_is_better=False)  # as of an error
+    page = cv2.imread(str(tmp_path / "figures" / "worst_cases.png"))
+    assert [int(page[strip * i + MARGIN_PX + 200, 500, 0]) for i in range(3)] == [60, 220, 120]
     draw_worst(tmp_path / "none", rows, "iou")
     assert not (tmp_path / "none").exists()
 

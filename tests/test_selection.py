@@ -72,7 +72,7 @@ def test_what_cannot_be_selected_on_is_refused():
 
 
 def test_of_equal_scores_the_lower_loss_is_kept():
-    choice = selection("iou")
+    choice = selection("dice")
     assert [choice.take(epoch, score, loss) for epoch, (score, loss) in enumerate(
         ((0.5, 2.0), (0.5, 2.5), (0.5, 1.0), (0.4, 0.5), (0.5, 1.0)))] == [True, False, True, False, False]
     assert (choice.epoch, choice.score, choice.loss) == (2, 0.5, 1.0)

@@ -56,17 +56,17 @@ def write_picture(path: Path, picture: np.ndarray) -> Path:
     return path
 
 
-def draw_worst(folder: Path, rows: list[dict], metric: str) -> None:
-    """`figures/worst_cases.png` of a results folder: the pictures of the cases with the lowest `metric`, the worst first.
+def draw_worst(folder: Path, rows: list[dict], metric: str, larger_is_better: bool = True) -> None:
+    """`figures/worst_cases.png` of a results folder: the pictures of the cases with the worst `metric`, the worst first.
 
-    rows: of results.csv; where a case has several (of several folds), its lowest counts.
+    rows: of results.csv; where a case has several (of several folds), its worst counts.
     """
-    scores: dict[str, tuple[float, Path]] = {}
+    sign, scores = 1 if larger_is_better else -1, {}
     for row in rows:
         if row["class"] == "all" and row["metric"] == metric and row.get("case") and not math.isnan(row["value"]):
             for path in (folder / "pictures" / f"{row['case']}.png", folder / "pictures" / f"fold{row['fold']}" / f"{row['case']}.png"):
                 if path.is_file():
-                    scores[row["case"]] = min(scores.get(row["case"], (math.inf, path)), (row["value"], path))
+                    scores[row["case"]] = min(scores.get(row["case"], (math.inf, path)), (sign * row["value"], path))
     worst = sorted((score, case, path) for case, (score, path) in scores.items())[:WORST]
     if not worst:
         return
@@ -75,7 +75,7 @@ def draw_worst(folder: Path, rows: list[dict], metric: str) -> None:
         picture = cv2.imread(str(path))[..., ::-1]
         scale = WORST_PX / picture.shape[1]
         picture = cv2.resize(picture, (WORST_PX, max(1, round(picture.shape[0] * scale))), interpolation=cv2.INTER_AREA)
-        strips.append(headed(picture, f"{case}: {metric} {score:.2f}"))
+        strips.append(headed(picture, f"{case}: {metric} {sign * score:.2f}"))
     write_picture(folder / "figures" / "worst_cases.png", np.concatenate(strips))
 
 
