@@ -103,7 +103,8 @@ def training_overrides(args: argparse.Namespace) -> list[str]:
     """The training arguments that were given, as `--set` overrides: one way in for every setting."""
     keys = {"wandb_project": "tracking.project", "epochs": "training.epochs", "batch_size": "training.batch_size",
             "learning_rate": "training.learning_rate", "weight_decay": "training.weight_decay",
-            "optimizer": "training.optimizer", "amp": "training.amp", "scale": "window.scale", "bilinear": "network.bilinear", "load": "network.weights"}
+            "optimizer": "training.optimizer", "amp": "training.amp", "scale": "window.scale", "bilinear": "network.bilinear",
+            "load": "network.weights"}
     given = [f"{key}={json.dumps(getattr(args, name))}" for name, key in keys.items() if getattr(args, name) is not None]
     if args.tracker is not None:
         given.append(f"tracking.trackers=[{args.tracker}]")

@@ -26,7 +26,7 @@ OPSET = 18
 PARITY_CASES = 2
 BATCHES = (1, 5)  # 5 rarely divides a series, so that a last, smaller batch is tried as well
 OUTPUT_TOLERANCE = 1e-3  # of an output's largest value: float32 sums in another order
-SMALLEST = {"cam": 1e-5}  # where an output's largest value is below this, the tolerance is of this; 1 for all others
+SMALLEST, SMALLEST_MAP = 1.0, 1e-5  # where an output's largest value is below this, the tolerance is of this
 METRIC_TOLERANCE = 1e-3
 COLUMNS = ("fold", "case", "batch", "output", "largest_value", "largest_difference", "metric", "torch_score", "onnx_score", "passed")
 
@@ -150,7 +150,7 @@ def export(checkpoint: dict, prepared: Prepared, path: Path, source: str, chosen
         torch.onnx.export(network, (example,), path, dynamo=True, opset_version=OPSET, external_data=False,
                           input_names=["frames"], output_names=names,
                           dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
-    seal(path, {**metadata(study, task, checkpoint, prepared), "chosen": json.dumps(chosen),
+    seal(path, {**metadata(study, {**task.reads, **network.explanation}, checkpoint, prepared), "chosen": json.dumps(chosen),
                 "checkpoint": json.dumps(source)})
     return task
 
@@ -159,13 +159,13 @@ def restore_network(study: Study, checkpoint: dict, task) -> torch.nn.Module:
     """The checkpoint's network as it is exported: it explains itself where the study names a layer for that."""
     network = make_network(study, checkpoint["channels"], task.outputs, weights_follow=True).eval()
     network.load_state_dict(checkpoint["network"])
-    if study.network.get("gradcam_layer"):
-        network.core.explain(True)
+    network.explain()
     return network
 
 
-def metadata(study: Study, task, checkpoint: dict, prepared: Prepared) -> dict[str, str]:
-    """All that a program needs to use the model, and all that script 4 needs to refuse it, as JSON texts."""
+def metadata(study: Study, outputs: dict[str, str], checkpoint: dict, prepared: Prepared) -> dict[str, str]:
+    """All that a program needs to use the model, and all that script 4 needs to refuse it, as JSON texts. outputs: name ->
+    what it means."""
     data = study.data
     return {key: json.dumps(value, sort_keys=True) for key, value in {
         "foldscan": 1, "study": without_paths(study), "fold": checkpoint["fold"], "fingerprint": checkpoint["fingerprint"],
@@ -175,16 +175,9 @@ def metadata(study: Study, task, checkpoint: dict, prepared: Prepared) -> dict[s
                   "intensity": data.intensity, "clip": data.clip, "store": data.store,
                   "scale": study.window.scale, "orientation": "as in the image file" if prepared.cases[0].geometry.flat
                   else "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded: corner = (size - scaled) // 2"},
-        "outputs": {**task.reads, **explanation(study)},
+        "outputs": outputs,
         "epoch": checkpoint["epoch"], "metric": checkpoint["metric"], "score": finite_or_none(checkpoint["score"]),
         "finished": checkpoint.get("finished", False)}.items()}
-
-
-def explanation(study: Study) -> dict[str, str]:
-    """What the metadata say of "cam", if the network gives it."""
-    layer = study.network.get("gradcam_layer")
-    return {"cam": f"GradCAM of layer {layer} (Selvaraju et al. 2017), after its ReLU: a map per class (of two classes: against "
-                   "and for the logit), over the extent of the window"} if layer else {}
 
 
 def score_text(score: float) -> str:
@@ -236,7 +229,9 @@ def parity(checkpoint: dict, prepared: Prepared, task, path: Path, fold: int) ->
 
 def compare(expected: dict, found: dict, task, truth, case, metric: str) -> dict:
     """The output that differs most for its size, by how much, and both final scores of one case."""
-    sizes = {name: max(SMALLEST.get(name, 1.0), float(np.abs(value).max())) for name, value in expected.items()}
+    # what the task does not read is only looked at, and may be small
+    sizes = {name: max(SMALLEST if name in task.reads else SMALLEST_MAP, float(np.abs(value).max()))
+             for name, value in expected.items()}
     differences = {name: float(np.abs(found[name] - value).max()) for name, value in expected.items()}
     worst = max(sizes, key=lambda name: np.nan_to_num(differences[name] / sizes[name], nan=np.inf))
     scores = []

@@ -92,6 +92,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     with building(space.prepared) as folder:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
                               progress)
+        notes += reader.remarks(kept.headers) if hasattr(reader, "remarks") else []
         rejected = [*scan.problems, *rejected]
         notes += write_tables(folder, study, task, kept.headers, kept.facts, kept.truths, rejected, scan.unused)
         manifest = {

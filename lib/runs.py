@@ -13,7 +13,7 @@ from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.data.store import Prepared
 from lib.devices import choose_device, choose_kernels
 from lib.progress import no_progress, print_line
-from lib.study import InputError, Study, plain, training_differences, without_paths
+from lib.study import InputError, Study, plain, training_differences, without_paths, without_secrets
 from lib.tracking import check_trackers, start_tracker
 from lib.training import Best, Trainer, open_fold
 from lib.workspace import Workspace, write_text
@@ -41,7 +41,7 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
         return Best(state["best_epoch"], state["metric"], state["best_score"], folder / "best.pt", True)
     if resume and state is None:
         check_same_run(space.run(name) / "study.yaml", study)
-    write_text(space.run(name) / "study.yaml", yaml.safe_dump(plain(study.to_dict()), sort_keys=False))
+    write_text(space.run(name) / "study.yaml", yaml.safe_dump(without_secrets(plain(study.to_dict())), sort_keys=False))
     with RunLog(folder / "train.log") as trainer.log, start_tracker(
             study.tracking.trackers, project=study.tracking.project, run=f"{name}-k{index}", group=name,
             job_type="fold", config=tracker_config(study, trainer), folder=space.run(name),
@@ -49,6 +49,10 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
         trainer.wants_pictures = study.tracking.pictures and set(study.tracking.trackers) != {"none"}
         trainer.log(f"fold {index} of {name}: {len(fold.train)} training samples, {len(fold.validation)} validation "
                     f"cases, {chosen}{', bf16' if trainer.amp else ''}" + (f", from epoch {trainer.epoch + 1}" if state else ""))
+        loaded = any(value for key, value in study.network.items() if key.endswith("weights"))
+        if study.training.unfrozen_layers is not None and not loaded:
+            trainer.log("WARNING: training.unfrozen_layers without network.weights (--load): the other layers stay as random as "
+                        "they begin")
         if trainer.groups is not None and len(np.unique(trainer.groups)) == 1:
             trainer.log("sampler: balanced has nothing to balance: every training sample counts alike")
         if trainer.tracker.where:

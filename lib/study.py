@@ -186,7 +186,8 @@ class Training:
 class SyntheticLowQuality:
     """Twins of good training clips, labelled poor and put into the same batch. share: of the good clips of a batch that
     get one. noise_level: standard deviation of their noise, a share of white. blur_kernel: side of the Gaussian, px.
-    contrast_reduction: share of the contrast that they lose."""
+    contrast_reduction: share of the contrast that they lose. Beside `sampler: balanced`, which draws as many poor clips as good
+    ones, they make the poor ones the more frequent."""
     share: float = 0.5
     noise_level: float = 0.2
     blur_kernel: int = 5
@@ -334,6 +335,8 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
         keys = list(old) + [k for k in new if k not in old]
         return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]
     old, new = plain(old), plain(new)
+    if old != new and key.rpartition(".")[2] in SECRETS:
+        return [f"{key}: changed"]
     return [] if old == new else [f"{key}: {old} -> {new}"]
 
 
@@ -343,9 +346,17 @@ FREE_SECTIONS = ("title", "tracking", "report", "run", "measurements")
 
 def training_differences(old: dict, new: dict) -> list[str]:
     """What differs between two studies in the keys that shape the weights."""
-    kept = [{k: v for k, v in study.items() if k not in FREE_SECTIONS} for study in (old, new)]
+    kept = [{k: v for k, v in with_defaults(study).items() if k not in FREE_SECTIONS} for study in (old, new)]
     return differences(*({**study, "data": {k: v for k, v in without_secrets(study)["data"].items() if k != "input"}}
                          for study in kept))
+
+
+def with_defaults(study: dict) -> dict:
+    """A stored study with keys that are newer than it; as it is, if its own keys are not known any more."""
+    try:
+        return study_from_dict(study).to_dict()
+    except InputError:
+        return study
 
 
 # keys of readers that must not leave this machine: with them, a patient's number could be guessed from its hash

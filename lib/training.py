@@ -83,6 +83,9 @@ class Trainer:
         self.amp = self.settings.amp and has_bf16(device, self.network.layout)
         self.selection = Selection(self.settings, self.task, fold.index, bool(fold.validation))
         self.validation = Validation(study, self.task, fold.prepared, fold.validation, device, self.amp)
+        if fold.validation:
+            held = np.concatenate([fold.prepared.targets[case.samples] for case, _ in fold.validation])
+            self.task.check_selection(self.settings.select.partition("/")[0], self.task.present(held))
         self.average = None
         if self.settings.average:
             self.average = AveragedModel(self.network, multi_avg_fn=warming_average(self.settings.average), use_buffers=True)
@@ -156,7 +159,10 @@ class Trainer:
         order = epoch_order(len(samples), seed) if self.groups is None else balanced_order(self.groups, seed)
         plan = training_batches(samples, order, settings.batch_size)
         self.network.train()
-        set_trainable(self.network.core, settings.unfrozen_at(self.epoch))
+        learning = set_trainable(self.network.core, settings.unfrozen_at(self.epoch))
+        if self.epoch in settings.unfreezing:
+            self.log(f"from epoch {self.epoch + 1}: {settings.unfrozen_at(self.epoch)} of {len(self.network.core.layers)} layers "
+                     f"learn, {learning:,} parameters")
         sums, count = {}, 0
         ahead = read_ahead(plan, self._load, AHEAD)
         for number, (batch, frames, targets) in enumerate(progress(ahead, self.batches_per_epoch, self._headline)):

@@ -251,3 +251,10 @@ def test_one_patient_has_no_interval():
     evidence = of_two([1, 0, 1, 0], [0.9, 0.1, 0.4, 0.6], patients=["a"] * 4)
     assert set_scores(TWO, evidence)[ALL, "recall"] == 0.5
     assert all(math.isnan(low) and math.isnan(high) for low, high in set_intervals(TWO, evidence).values())
+
+
+def test_draws_without_a_class_say_nothing_of_means_over_classes():
+    """Ten cases, one of them positive, all called negative: balanced accuracy is 0.5 in every draw that can tell."""
+    rows = [{"patient": f"p{i}", "truth": int(i == 0), "predicted": 0, "probabilities": np.array([0.8, 0.2]), "threshold": 0.5}
+            for i in range(10)]
+    assert set_intervals(("poor", "good"), rows)["all", "balanced_accuracy"] == (0.5, 0.5)

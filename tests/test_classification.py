@@ -234,7 +234,7 @@ def test_logits_of_windows_are_averaged():
     assert task.gathered({"class_logits": torch.tensor([[1.0, 3.0], [2.0, 5.0]])})["class_logits"].tolist() == [[1.5, 4.0]]
     prediction = task.decode(outputs, record())
     assert prediction.probabilities == pytest.approx([1 - 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(-0.5))])
-    assert prediction.probabilities.dtype == np.float32 and prediction.cam is None and prediction.threshold == 0.5
+    assert prediction.probabilities.dtype == np.float64 and prediction.cam is None and prediction.threshold == 0.5
     several = task_of(THREE).decode({"class_logits": np.log(np.array([[2, 1, 1], [2, 1, 1]], np.float32))}, record())
     assert several.probabilities == pytest.approx([0.5, 0.25, 0.25]) and several.threshold is None and several.predicted == 0
 
@@ -323,7 +323,7 @@ def test_what_has_no_threshold_has_no_calibration():
 def test_a_case_has_its_scores_and_probabilities():
     rows = task_of(THREE).score(prediction_of(0.2, 0.5, 0.3), np.array([2]), record())
     assert rows[ALL, "accuracy"] == 0 and rows[ALL, "truth_probability"] == pytest.approx(0.3)
-    assert rows["femur", "probability"] == 0.5 and (rows["femur", "truth"], rows["thorax", "truth"]) == (0, 1)
+    assert rows["femur", "probability"] == 0.5 and rows["thorax", "truth_probability"] == pytest.approx(0.3)
     assert task_of().score(prediction_of(0.6, 0.4, threshold=0.3), np.array([1]), record())[ALL, "accuracy"] == 1
 
 
@@ -347,7 +347,25 @@ def test_mistakes_of_two_classes_are_false_positives_and_negatives():
     assert [row["threshold"] for row in rows] == [0.3] * 3 and [row["predicted"] for row in rows] == ["good", "poor", "good"]
     wrong = task.mistakes(rows)
     assert [row["kind"] for row in wrong] == ["false_negatives", "false_positives"]
-    assert [row["confidence"] for row in wrong] == pytest.approx([0.9, 0.4])
+    # from the threshold to certainty: 0.9 is two thirds of the way from 0.7 to 1, 0.4 a seventh of that from 0.3
+    assert [row["confidence"] for row in wrong] == pytest.approx([2 / 3, 1 / 7])
+
+
+def test_decided_logits_keep_their_order():
+    """In float32 both would be 1, and the area under the curve that of a coin."""
+    task = task_of()
+    ones = [task.decode({"class_logits": np.array([[logit]], np.float32)}, record()) for logit in (18.0, 25.0)]
+    assert ones[0].probabilities[1] < ones[1].probabilities[1] < 1
+    assert task.score_set([task.evidence(one, np.array([i]), record()) for i, one in enumerate(ones)])[ALL, "roc_auc"] == 1
+
+
+def test_roc_needs_validation_cases_of_two_classes():
+    task = task_of()
+    for metric in ("roc_auc", "pr_auc"):
+        with pytest.raises(InputError, match=f"training.select={metric}: found only good among the validation cases"):
+            task.check_selection(metric, task.present(np.array([1, 1])))
+        task.check_selection(metric, task.present(np.array([1, 0])))
+    task.check_selection("accuracy", task.present(np.array([1, 1])))
 
 
 # --- figures and tables --------------------------------------------------------------------------------------------------
@@ -495,7 +513,9 @@ def test_a_sheet_has_evenly_spaced_frames_and_says_what_went_wrong():
         ("frame 9, 0.40 s", 8), ("frame 11, 0.50 s", 10)]
     assert task.sheet_frames(replace(clip, frames=2, frame_rate=0.0), None) == [("frame 1, good 0.70", 0), ("frame 2", 1)]
     assert task.sheet_frames(prediction_of(0.3, 0.7), np.array([1])) == [("right: good 0.70", 0)]
-    assert task.sheet_name(record()) == "gradcam_a" and task.frame_scores(clip, np.array([0])) == pytest.approx([0.3] * 11)
+    mapped = replace(clip, cam=np.ones((2, 11, 2, 2), np.float32))
+    assert task.sheet_name(mapped, record()) == "gradcam_a" and task.sheet_name(clip, record()) == "a"
+    assert task.frame_scores(clip, np.array([0])) == pytest.approx([0.3] * 11)
 
 
 def test_clips_with_maps_move(tmp_path):

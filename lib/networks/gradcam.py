@@ -40,6 +40,12 @@ class Explained(nn.Module):
             raise InputError(f"{KEY}: found none, expected {' or '.join(self.cam_layers) or 'a network that has one'}")
         self.explaining = on
 
+    @property
+    def explanation(self) -> dict[str, str]:
+        """What "cam" means, while it is given."""
+        return {"cam": f"GradCAM of layer {self.gradcam_layer} (Selvaraju et al. 2017), after its ReLU: a map per class (of two "
+                       "classes: against and for the logit), over the extent of the window"} if self.explaining else {}
+
     def answer(self, logits: torch.Tensor, features: torch.Tensor | None, weight: torch.Tensor | None,
                gated: bool = False) -> dict[str, torch.Tensor]:
         """What forward returns. features: (B, K, ...) of the layer; weight: (outputs, K Q) of the linear layer."""

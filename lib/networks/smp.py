@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from lib.networks import Inputs
 from lib.networks.freezing import layers_of
+from lib.networks.weights import load_weights, read_weights
 from lib.study import InputError
 
 
@@ -35,9 +37,11 @@ class NamedLogits(nn.Module):
 TAKEN = ("encoder_name", "in_channels", "classes", "aux_params")
 
 
-def build_smp(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **keys) -> NamedLogits:
+def build_smp(name: str, inputs: Inputs, outputs: int, weights_follow: bool, weights: str | None = None,
+              **keys) -> NamedLogits:
     """`smp/Unet/resnet18` with the keys of that architecture's constructor (encoder_weights: null by default,
-    so that nothing is downloaded; `imagenet` fetches weights once). Raises InputError."""
+    so that nothing is downloaded; `imagenet` fetches weights once). weights: of all of it, the path of a state dict or of a
+    checkpoint with one; the head stays random where it has other outputs. Raises InputError."""
     import segmentation_models_pytorch as library
 
     architectures = {cls.__name__: cls for cls in library.MODEL_ARCHITECTURES_MAPPING.values()}
@@ -51,7 +55,7 @@ def build_smp(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **k
         if key not in known or key == "kwargs":  # the library would swallow a misspelt key
             close = difflib.get_close_matches(key, known, 1)
             raise InputError(f"network.{key}: unknown key{f' (did you mean {close[0]}?)' if close else ''}; "
-                             f"{parts[1]} knows: {', '.join(k for k in known if k != 'kwargs')}")
+                             f"{parts[1]} knows: weights, {', '.join(k for k in known if k != 'kwargs')}")
     keys = {"encoder_weights": None, **keys}
     if weights_follow:
         keys["encoder_weights"] = None
@@ -67,6 +71,9 @@ def build_smp(name: str, inputs: Inputs, outputs: int, weights_follow: bool, **k
         raise InputError(f"network {name} with {keys}: {' '.join(str(error).split())[:300]}") from None
     multiple = getattr(network.encoder, "output_stride", 32)
     check_size(name, network, inputs, multiple)
+    if weights is not None and not weights_follow:
+        names = [key for key, value in network.state_dict().items() if value.ndim == 4]
+        load_weights(network, read_weights(Path(weights)), weights, stem=names[0], heads=("segmentation_head.",))
     return NamedLogits(network, multiple)
 
 

@@ -43,6 +43,16 @@ class WindowNetwork(nn.Module):
             outputs = {name: (value + self.mirrored(name, mirrored[name])) / 2 for name, value in outputs.items()}
         return outputs
 
+    def explain(self) -> None:
+        """From now on give what the core's `gradcam_layer` saw, if the study names one."""
+        if getattr(self.core, "gradcam_layer", None):
+            self.core.explain(True)
+
+    @property
+    def explanation(self) -> dict[str, str]:
+        """What the outputs of `explain` mean: name -> text."""
+        return getattr(self.core, "explanation", {})
+
     def _seen(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the core says of the windows, on their grid."""
         window, grid = tuple(frames.shape[1:3]), tuple(frames.shape[-2:])

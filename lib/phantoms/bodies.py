@@ -95,8 +95,8 @@ def thorax(rng: np.random.Generator) -> Subject:
         tissue.paint(soft(wall, 0.6), -27 + 2 * texture(rng, p, 3))
         stroke(tissue, wall, -15, 0.4, soft(texture(rng, p, 8) + 1, 1))
         beat = rng.uniform(0.85, 1.1)
-        for x, y, long, wide in ((-0.4, -0.42, 0.36 * beat, 0.27), (-0.36, 0.42, 0.34 * beat, 0.3),
-                                 (0.42, -0.38, 0.26, 0.27), (0.42, 0.38, 0.28, 0.28)):
+        for x, y, long, wide in ((-0.42, -0.43, 0.4 * beat, 0.32), (-0.4, 0.44, 0.4 * beat, 0.34),
+                                 (0.44, -0.4, 0.3, 0.31), (0.44, 0.4, 0.32, 0.32)):
             tissue.paint(soft(ellipse(own, (x * h, y * w), (long * h, wide * w)), 0.6), FLUID_DB)
         septum = soft(0.75 * h - np.abs(own[0]), 1)
         stroke(tissue, own[1] - 0.05 * w, -12, 0.5, septum * (1 - soft(own[0] - 0.25 * h, 1) * soft(0.5 * h - own[0], 1)))
@@ -123,7 +123,8 @@ def draw_limb(rng: np.random.Generator, tissue: Tissue, p: np.ndarray, half: flo
     depth = np.minimum(edge - np.abs(p[1]) + 0.4 * wander(rng, p[0], 12), 1.25 * half - np.abs(p[0]))
     tissue.paint(soft(depth, 0.5), rng.uniform(-34, -28) + 2 * texture(rng, p, 3, 4))
     for level in rng.uniform(-0.85, 0.85, 5):
-        stroke(tissue, p[1] - level * edge + 0.4 * wander(rng, p[0], 10), -25, 0.3, soft(depth - 1, 1) * soft(texture(rng, p, 7), 1))
+        where = soft(depth - 1, 1) * soft(texture(rng, p, 7), 1)
+        stroke(tissue, p[1] - level * edge + 0.4 * wander(rng, p[0], 10), -25, 0.3, where)
     stroke(tissue, depth - 0.3, -13, 0.4, soft(texture(rng, p, 12) + 0.8, 1))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from lib.phantoms.hearts import CONTRACTION, FAULTS, Heart, make_loop
+from lib.phantoms.hearts import FAULTS, Heart, make_loop
 from lib.phantoms.tables import refuse_other_table, write_table
 from lib.phantoms.ultrasound import MARK, Probe, View
 
@@ -30,22 +30,24 @@ VIDEOS, TABLE, COLUMNS = "echo_videos", "echo_annotations.csv", ("video_path", "
 # photometric interpretation and whether run-length encoded, dealt out in turn
 FORMATS = (("MONOCHROME2", False), ("RGB", False), ("MONOCHROME2", True), ("MONOCHROME2", False), ("YBR_FULL", False),
            ("MONOCHROME2", False), ("MONOCHROME2", False), ("RGB", True))
+# of a beat (0..1 from the R wave): height of the trace
+ECG = (0, 0.02, 0.04, 0.07, 0.25, 0.33, 0.4, 0.85, 0.9, 0.95, 1), (1, 0.2, 0, 0.1, 0.1, 0.4, 0.1, 0.1, 0.25, 0.1, 1)
 DATE, TIME = "20000101", "120000"
 SHALLOWEST_TEXT = 96  # rows of a picture: smaller ones have blocks where the text would be
 
 
-def deal_faults(rng: np.random.Generator, loops: int) -> list[dict[str, float]]:
-    """How bad (0..1) each fault of each loop is. Half of the loops (rounded down) are poor, each fault leads in turn."""
-    poor = rng.permutation(loops) < loops // 2
-    leads = iter(rng.permutation(loops // 2))
+def deal_faults(rng: np.random.Generator, loops: int, poor: float) -> list[dict[str, float]]:
+    """How bad (0..1) each fault of each loop is. The share `poor` of the loops is poor; each fault leads in turn."""
+    bad = int(poor * loops)
+    is_bad, leads = rng.permutation(loops) < bad, iter(rng.permutation(bad))
     dealt = []
-    for is_poor in poor:
-        faults = dict(zip(FAULTS, rng.uniform(0, 0.3, len(FAULTS))))
+    for is_poor in is_bad:
+        faults = dict(zip(FAULTS, rng.uniform(0, 0.27, len(FAULTS))))
         if is_poor:
-            lead = FAULTS[next(leads) % len(FAULTS)]
-            other = FAULTS[(FAULTS.index(lead) + rng.integers(1, len(FAULTS))) % len(FAULTS)]
-            faults[other] += rng.uniform(0, 0.5)
-            faults[lead] = rng.uniform(0.6, 1.0)
+            lead = next(leads) % len(FAULTS)
+            other = FAULTS[(lead + rng.integers(1, len(FAULTS))) % len(FAULTS)]
+            faults[FAULTS[lead]] = rng.uniform(0.65, 1.0)
+            faults[other] = max(faults[other], rng.uniform(0, 0.9) * faults[FAULTS[lead]])
         else:
             faults[FAULTS[rng.integers(len(FAULTS))]] += rng.uniform(0, 0.15)
         dealt.append({name: float(value) for name, value in faults.items()})
@@ -57,9 +59,9 @@ def is_good(faults: dict[str, float]) -> bool:
 
 
 def sector(shape: tuple[int, int], depth_mm: float) -> tuple[View, Probe]:
-    """A phased array whose sector leaves a strip free above for text and below for the ECG."""
-    mm, half = depth_mm / (0.83 * shape[0]), 0.76
-    mm = max(mm, 2 * (depth_mm + 6) * np.sin(half) / (0.97 * shape[1]))
+    """A phased array whose sector leaves room for text above it, for the ECG below and for depth marks on the right."""
+    half = 0.76
+    mm = max(depth_mm / (0.83 * shape[0]), 2 * (depth_mm + 6) * np.sin(half) / (0.9 * shape[1]))
     return View(shape, mm, 0.0, -0.08 * shape[0] * mm), Probe(0.0, -6.0, 6.0, half, depth_mm)
 
 
@@ -77,15 +79,14 @@ def burn_in(loop: np.ndarray, banner: str, view: View, beat: np.ndarray) -> np.n
                         (230, 220, 120), max(round(scale), 1), cv2.LINE_AA)
     top, bottom = int(0.15 * rows), int(0.5 * rows)
     still[top:bottom, -max(columns // 40, 1) - 1:-1] = np.linspace(255, 20, bottom - top, dtype=np.uint8)[:, None, None]
-    for centimetres in range(0, 16, 5):
-        row = int((10 * centimetres - view.y) / view.mm)
-        if row < rows:
-            still[row, -2 * max(columns // 40, 1) - 3:-max(columns // 40, 1) - 2] = 190
+    for depth_mm in (50, 100, 150):
+        row = int((depth_mm - view.y) / view.mm)
+        if bottom < row < rows:
+            still[row, -columns // 50 - 1:] = 190
     frames = np.maximum(frames, still)
     if rows >= SHALLOWEST_TEXT:
-        across = np.linspace(0, count - 1, columns)
-        heights = np.interp(np.interp(across, np.arange(count), np.unwrap(beat, period=1)) % 1,
-                            (0, 0.02, 0.04, 0.07, 0.25, 0.33, 0.4, 0.85, 0.9, 0.95, 1), (1, 0.2, 0, 0.1, 0.1, 0.4, 0.1, 0.1, 0.25, 0.1, 1))
+        phase = np.interp(np.linspace(0, count - 1, columns), np.arange(count), np.unwrap(beat, period=1)) % 1
+        heights = np.interp(phase, *ECG)
         lines = np.rint(0.985 * rows - 0.055 * rows * heights).astype(np.int32)
         trace = np.stack([np.arange(columns), lines], axis=1)
         for i, frame in enumerate(frames):
@@ -173,18 +174,19 @@ def refuse_other_loops(files: Sequence[Path]) -> None:
                 raise FileExistsError(f"{path} is not a phantom and won't be overwritten: use another folder")
 
 
-def make_echo_loops(folder: Path | str, patients: int = 24, seed: int = 0, *, size: str = "demo") -> list[Path]:
+def make_echo_loops(folder: Path | str, patients: int = 24, seed: int = 0, *, size: str = "demo",
+                    poor: float = 0.5) -> list[Path]:
     """Write echo_videos/echo_NNN.dcm and echo_annotations.csv (video_path, quality_score) under `folder`.
 
     Returns the videos: one or two loops per patient, of `FRAMES[size]` frames of the sizes of `SHAPES[size]` and the
-    FORMATS in turn; patient N is PHANTOM^N, in the files alone. quality_score is 1 (good) or 0 (poor), half of each.
-    The same arguments give the same bytes. Raises ValueError for impossible arguments, FileExistsError if there are
+    FORMATS in turn; patient N is PHANTOM^N, in the files alone. quality_score is 1 (good) or 0, the share `poor`
+    of the loops. The same arguments give the same bytes. Raises ValueError for impossible arguments, FileExistsError if there are
     other files.
     """
     if size not in SHAPES:
         raise ValueError(f"no size '{size}'; known: {', '.join(SHAPES)}")
-    if patients < 1:
-        raise ValueError("need patients >= 1")
+    if patients < 1 or not 0 <= poor <= 1:
+        raise ValueError("need patients >= 1, poor in 0..1")
     folder = Path(folder)
     cohort, *streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(patients + 1)]
     owners = np.repeat(np.arange(patients), 1 + cohort.permutation(patients) % 2)
@@ -194,7 +196,7 @@ def make_echo_loops(folder: Path | str, patients: int = 24, seed: int = 0, *, si
     refuse_other_loops(videos)
     refuse_other_table(folder / TABLE, COLUMNS, names)
 
-    dealt, hearts = deal_faults(cohort, len(owners)), [Heart.draw(rng) for rng in streams]
+    dealt, hearts = deal_faults(cohort, len(owners), poor), [Heart.draw(rng) for rng in streams]
     for i, (video, owner, faults) in enumerate(zip(videos, owners, dealt)):
         rng, patient = streams[owner], f"PHANTOM^{owner + 1:0{max(2, len(str(patients)))}d}"
         heart, frame_rate = hearts[owner].seen(rng, faults["off_axis"]), int(rng.choice(FRAME_RATES))

@@ -88,15 +88,16 @@ class Heart:
         right_atrium = ellipse((x, y), (right_x + 3, base - 4 + 0.95 * atrium), (0.9 * atrium, atrium))
         for atrial in (left_atrium, right_atrium):
             level = blend(level, soft(atrial + 3.5, 1.5), -25 + 2 * fine)
-        rings = [soft(valve * factor - np.abs(x - at), 2) * soft(4 - np.abs(y - base - shift), 2)
+        rings = [soft(valve * factor - np.abs(x - at), 2) * soft(3 - np.abs(y - base - shift), 2)
                  for at, factor, shift in ((left_x, 0.95, 0), (right_x, 0.7, -4))]
         for cavity in (left, right_side, left_atrium, right_atrium, *(ring * 4 - 2 for ring in rings)):
             level = blend(level, soft(cavity, 2), -56)
 
         faint = -5 * soft(patchy, 2) - self.drop_out * soft(wander(rng, p[1] + p[0], 40) + 0.5, 1.5)[None]
-        level = line(level, outside[None] - 1.0, -13 + faint + 2 * fine - 25 * soft(y - base + 6, 4), 0.9)  # pericardium
+        level = line(level, outside[None] - 1.0, -13 + faint + 2 * fine - 60 * soft(y - base + 6, 4), 0.9)  # pericardium
+        doors = 40 * np.maximum(*rings)  # walls have none where leaflets close them off
         for cavity, shine in ((left, -19), (right_side, -21), (left_atrium, -20), (right_atrium, -21)):
-            level = line(level, cavity + 0.6, shine + faint + 3 * fine, 0.7)
+            level = line(level, cavity + 0.6, shine + faint + 3 * fine - doors, 0.7)
         for at, half, shift in ((left_x, valve, 0.0), (right_x, 0.75 * valve, -4.0)):
             for side in (-1, 1):
                 root = at + side * half, base + shift
@@ -143,7 +144,7 @@ def make_loop(rng: np.random.Generator, view: View, probe: Probe, heart: Heart, 
     haze = amplitude(-50 + 21 * faults["contrast"] + 4 * texture(rng, points, 25)) * np.exp(-0.8 * share)
     gain = rng.normal(0, 3) + 1.5 * wander(rng, share, 0.6) + 1.5 * wander(rng, angles[None], 0.5)
     gain = gain - shadows(rng, angles, share, faults["shadow"])
-    noise = amplitude(-62 + 32 * faults["noise"] + 10 * (share - 1))
+    noise = amplitude(-59 + 29 * faults["noise"] + 10 * (share - 1))
     lift, stretch = 0.24 * faults["contrast"], 1 - 0.5 * faults["contrast"]
     grain = rng.standard_normal((512, 512, 2), dtype=np.float32) * np.float32(np.sqrt(0.5))
     spread = max(0.9 / view.mm, 0.6), max(1.1 * count / len(angles) * (1 + 0.8 * faults["contrast"]), 0.6)
@@ -156,6 +157,7 @@ def make_loop(rng: np.random.Generator, view: View, probe: Probe, heart: Heart, 
         levels = heart.levels(own, beat[first:first + CHUNK])
         for i, level in enumerate(levels, first):
             sources = heart.material(own, beat[i]) / np.float32(view.mm)
+            # the nearest grain: means of neighbours would be weaker
             speckle = cv2.remap(grain, np.mod(sources[0], 511), np.mod(sources[1], 511), cv2.INTER_NEAREST)
             fresh = rng.standard_normal(speckle.shape, dtype=np.float32)
             field = (0.9 * speckle + 0.3 * fresh) * length(amplitude(level), haze)[..., None]

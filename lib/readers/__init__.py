@@ -8,6 +8,7 @@ A reader is a frozen dataclass whose fields are its keys in the YAML. It offers
 
     find_classes(root, headers) -> dict  class -> value (or None), of the masks of a study that names no classes;
                                          only readers that take such a study have it
+    remarks(headers) -> notes            what reading the pixels has shown, of readers that have such
     channel_names, expected              names of the channels; what to say that an input folder should hold
 
 `headers` and `read` report bad files as `CaseProblem`s, so that all of them can be listed at once.

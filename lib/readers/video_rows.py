@@ -75,14 +75,15 @@ def case_names(files: Sequence[str]) -> dict[str, str]:
             levels[file] += 1
 
 
-def read_rows(root: Path, table: Table, columns: Mapping[str, str], files: Sequence[str], cases: Mapping[str, str],
-              new: bool = False) -> Rows:
+def read_rows(root: Path, table: Table, folder: Path, columns: Mapping[str, str], files: Sequence[str],
+              cases: Mapping[str, str], new: bool = False) -> Rows:
     """The rows of a table, by the video that they name.
 
-    columns: role -> column, of `video` and `score` and, where they are used, `patient` and `subset`. Raises InputError if a
-    column is missing, or no row names a video that is there.
+    folder: in `root`, where their paths begin. columns: role -> column, of `video` and `score` and, where they are used,
+    `patient` and `subset`. Raises InputError if a column is missing, or no row names a video that is there.
     """
-    places, rows, problems, absent, count = _Places(root, table.path.parent, files), {}, [], [], 0
+    places, rows, problems, absent, count = _Places(root, folder, files), {}, [], [], 0
+    begin = f"paths begin at {folder.name if folder != root else 'the input folder'}"
     for number, cells in table.cells({f"data.reader.columns.{role}": name for role, name in columns.items()}):
         said, place = dict(zip(columns, cells)), table.row(number)
         count += 1
@@ -98,7 +99,7 @@ def read_rows(root: Path, table: Table, columns: Mapping[str, str], files: Seque
         if file is None:
             absent.append(said["video"])
             problems.append(CaseProblem(case, place, f"{columns['video']} is {printable(said['video'])!r}, which is not there "
-                                                     f"(paths begin at the folder of {table.path.name})"))
+                                                     f"({begin})"))
             continue
         try:
             rows.setdefault(file, []).append(_row(place, said, columns, table.separator or ",", new))
@@ -107,7 +108,7 @@ def read_rows(root: Path, table: Table, columns: Mapping[str, str], files: Seque
             rows.setdefault(file, []).append(None)
     if absent and not rows:
         raise InputError(f"{table.place}: none of its {count} rows names a video that is there (data.reader.columns.video is "
-                         f"{columns['video']!r}; paths begin at the folder of {table.path.name}); it names "
+                         f"{columns['video']!r}; {begin}); it names "
                          f"{some(absent, 5)}" + (f", and the videos are {some(files, 5)}" if files else ""))
     found, twice = {}, []
     for file, several in rows.items():

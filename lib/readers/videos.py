@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ class VideoTable:
 
     table: CSV file (with its `separator`) or XLSX file (with its `sheet`, default the first) in the input folder, a row per
     video. columns: role -> name of the column, of those that differ from COLUMNS, and of `patient` and `subset` (train, val
-    or test). Paths of videos begin at the table's folder.
+    or test). root: folder in the input folder where the table's paths begin, by default the table's own.
     threshold: score from which a video is of the second class. channels: 1 or 3. mask_sector: what does not move around the
     ultrasound sector becomes 0.
     patient_pattern: regular expression whose first group (or whole match) in the video's name, or else in its path in the
@@ -44,6 +45,7 @@ class VideoTable:
     """
     data: Data
     table: str = "echo_annotations.csv"
+    root: str = ""
     columns: dict[str, str] = field(default_factory=dict)
     separator: str = ","
     sheet: str = ""
@@ -61,6 +63,7 @@ class VideoTable:
                 "uint8 with intensity: none, so that the network scales grey levels")
         require(bool(self.table), "data.reader.table", "none", "the name of the table in the input folder")
         check_inside(self.table, "data.reader.table")
+        check_inside(posixpath.normpath(self.root), "data.reader.root")
         require(not self.sheet or self.table.lower().endswith(WORKBOOKS), "data.reader.sheet", self.sheet,
                 "none with a CSV file")
         require(len(self.separator) == 1, "data.reader.separator", repr(self.separator), "one character")
@@ -192,6 +195,13 @@ class VideoTable:
                 return patient_of(case, file, self.patient_pattern, new)
         return patient_hash(facts.patient_id, self.patient_salt) if facts.patient_id else case
 
+    def remarks(self, headers: Sequence[Header]) -> list[str]:
+        """Loops in which no sector was found: what is written beside it is still there."""
+        still = [header.case for header in headers if header.geometry.shape[0] > 1 and header.about.get("sector_share") == 1.0]
+        return [f"{videos(len(still))} in which too little moves to tell the sector from what is around it, so names and other "
+                f"text burnt into them were NOT removed: {some(still)}. Look at prepared/figures/samples.png, and cut such text "
+                "off, or leave the videos out of the table, before you share pictures"] if still else []
+
     # --- the folder and its table --------------------------------------------------------------------------------
 
     @cached_property
@@ -216,7 +226,8 @@ class VideoTable:
         if new or self.data.folds.pool:
             columns.pop("subset", None)
         try:
-            return read_rows(root, table, columns, files, cases, new)
+            folder = root / posixpath.normpath(self.root) if self.root else table.path.parent
+            return read_rows(root, table, folder, columns, files, cases, new)
         except InputError:
             if labels:
                 raise

@@ -20,10 +20,12 @@ def draw_learning_curves(path: Path, history: Sequence[dict], selected: str, bes
     for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
         draw_line(left, history, name, label)
     left.set(xlabel="epoch", ylabel="loss", title="loss")
-    shown = [column for column in (selected, "accuracy/all") if any(column in row for row in history) and "loss" not in column]
-    for column in dict.fromkeys(shown):
-        draw_line(right, history, column, column.removesuffix("/all"))
-    right.set(xlabel="epoch", ylabel="score", title="validation")
+    shown = {selected: f"{selected.removesuffix('/all')}, validation", "accuracy/all": "accuracy, validation",
+             "train_accuracy": "accuracy, training"}
+    shown = {column: label for column, label in shown.items() if "loss" not in column and any(column in row for row in history)}
+    for column, label in shown.items():
+        draw_line(right, history, column, label)
+    right.set(xlabel="epoch", ylabel="score", title="scores")
     if not shown:
         right.axis("off")
     for axis in (left, right):

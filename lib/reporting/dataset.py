@@ -24,7 +24,7 @@ def draw_dataset(folder: Path) -> Path:
     prepared = Prepared(folder, read_manifest(folder))
     task = make_task(study_from_dict(prepared.manifest["study"]))
     with building(folder / "figures") as figures:
-        if "size_unit" in read_table(folder / "cases.csv")[0]:  # classes that are somewhere have a size
+        if task.sized:
             draw_classes(prepared, figures / "classes.png")
         draw_scans(prepared, figures / "scans.png")
         draw_folds(prepared, figures / "folds.png")

@@ -36,8 +36,8 @@ def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.
     moving = task.animated(frames, prediction, truth, case)
     if moving is not None:
         rate = (source.get("frame_rate") or FRAMES_PER_SECOND) * len(moving) / len(frames)  # it may leave frames out
-        write_gif(folder / f"{task.sheet_name(case)}.gif", moving, rate)
-    path, chosen = folder / f"{task.sheet_name(case)}.png", task.sheet_frames(prediction, truth)
+        write_gif(folder / f"{task.sheet_name(prediction, case)}.gif", moving, rate)
+    path, chosen = folder / f"{task.sheet_name(prediction, case)}.png", task.sheet_frames(prediction, truth)
     if chosen is not None:
         return write_picture(path, contact_sheet(task, frames, prediction, truth, case, chosen))
     scores = task.frame_scores(prediction, truth)

@@ -7,7 +7,8 @@ stages use:
     case_metrics                     metrics that a single case has, the main one first
     selectable                       metrics that a best epoch can be chosen by -> whether larger is better
     outputs                          units or channels that the network must give; `reads` by which names, and what they mean
-    check_channels(channels)         InputError for keys that need a channel that is not there; `check_window(window)`
+    check_channels(channels)         InputError for keys that need a channel that is not there; `check_window(window)`;
+                                     `check_selection(metric, present)` of validation targets that no epoch could be chosen by
     targets_shape(samples, size)     shape of targets.npy; `targets_dtype`
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy
@@ -42,7 +43,7 @@ stages use:
     side_by_side(frames, prediction, truth, case)     image, truth and prediction of one frame
     truth_picture(frames, truth, case)        the truth alone
     frame_scores(prediction, truth)  which frames went best and worst; `sheet_frames` others for the contact sheet, whose file
-                                     is called `sheet_name(case)`; `animated` the frames of a moving picture
+                                     is called `sheet_name(prediction, case)`; `animated` the frames of a moving picture
 
 Tasks touch no files and no networks, and import torch only inside `loss` and `transform`.
 """

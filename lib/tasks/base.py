@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Iterable, Sequence
 
 import numpy as np
 
 from lib.imaging.painting import Colour, class_colours, parse_colour
-from lib.study import Data, InputError, Window, one_of
+from lib.study import Data, InputError, Window, one_of, require
 
 ALL = "all"  # the class of a row that speaks of all classes
 
@@ -18,7 +19,8 @@ ALL = "all"  # the class of a row that speaks of all classes
 class Task:
     """data, measurements, window and tolerance_mm: of the study. calibration: what validation has chosen, {} before.
 
-    whole_series: a case is one sample, seen through windows of its series, instead of a sample per frame.
+    whole_series: a case is one sample, seen through windows of its series, instead of a sample per frame. sized: classes are
+    regions, and facts say how large each is.
     """
     data: Data
     measurements: dict[str, dict]
@@ -27,6 +29,7 @@ class Task:
     tolerance_mm: float = 0.0
 
     whole_series: ClassVar[bool] = False
+    sized: ClassVar[bool] = True
 
     @property
     def reads(self) -> dict[str, str]:
@@ -46,6 +49,9 @@ class Task:
 
     def check_channels(self, channels: int) -> None:
         """Nothing here needs a certain channel."""
+
+    def check_selection(self, metric: str, present: np.ndarray) -> None:
+        """Any validation cases have a score."""
 
     def check_window(self, window) -> None:
         """Any window will do."""
@@ -108,7 +114,7 @@ class Task:
     def marks(self, prediction, case) -> list:
         return []
 
-    def sheet_name(self, case) -> str:
+    def sheet_name(self, prediction, case) -> str:
         return case.case
 
     def sheet_frames(self, prediction, truth) -> list[tuple[str, int]] | None:
@@ -135,3 +141,40 @@ class Task:
             except ValueError as error:
                 raise InputError(f"task.colours.{name}: {error}") from None
         return class_colours(self.classes, chosen)
+
+
+@dataclass(frozen=True)
+class NamedTask(Task):
+    """A task whose classes have names and colours of their own in pictures, over one channel of the image.
+
+    names: class -> what legends and figures call it. background: channel that is drawn, -1 the last. colours: class ->
+    "#rrggbb" or [r, g, b].
+    """
+    names: dict[str, str] = field(default_factory=dict)
+    background: int = -1
+    colours: dict[str, Any] = field(default_factory=dict)
+
+    def check_drawing(self) -> None:
+        """Raise InputError for names and colours of no class, names that are not different, and colours that are none."""
+        self.check_names(names=self.names, colours=self.colours)
+        shown = [self.shown(name) for name in self.classes]
+        require(len(set(shown)) == len(shown), "task.names", self.names, "different names")
+        self.palette  # a bad colour stops script 1 already
+
+    @cached_property
+    def palette(self) -> dict[str, Colour]:
+        """class -> (red, green, blue). Raises InputError."""
+        return self.chosen_palette(self.colours)
+
+    def shown(self, name: str) -> str:
+        return self.names.get(name, name)
+
+    def check_channels(self, channels: int) -> None:
+        """Raises InputError if `background` is no channel."""
+        require(-channels <= self.background < channels, "task.background", self.background,
+                f"a channel, 0 to {channels - 1}, or -1 for the last")
+
+    def worksheet(self, scores: dict) -> dict[str, float | str]:
+        """{(class, metric): value} by the titles of a worksheet's columns: overall ones first."""
+        ordered = sorted(scores.items(), key=lambda item: item[0][0] != ALL)
+        return {metric if name == ALL else f"{metric} {name}": value for (name, metric), value in ordered}

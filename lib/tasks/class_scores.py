@@ -58,6 +58,12 @@ def set_metrics(classes: Sequence[str], truth: np.ndarray, predicted: np.ndarray
     return rows | {(name, metric): values[metric] for name, values in of_class.items() for metric in PER_CLASS}
 
 
+def lacking(truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """bool (R,): resamples (weights (n, R) of cases) without any case of a class that the set has. Their means over classes
+    would be means over fewer classes than the set's own."""
+    return np.any([weights[truth == index].sum(axis=0) == 0 for index in np.unique(truth)], axis=0)
+
+
 def set_scores(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
     """{(class, metric): value} of a whole set; of one model the threshold too."""
     rows = set_metrics(classes, *columns(evidence), np.ones((len(evidence), 1)))
@@ -70,9 +76,17 @@ def set_scores(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[s
 
 def set_intervals(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[float, float]]:
     """{(class, metric): (low, high)}: 95 % percentile bootstrap intervals of `set_metrics`, patients drawn with replacement
-    2,000 times, always the same way."""
+    2,000 times, always the same way. Draws without any case of one of the classes are left out of what is a mean over
+    classes."""
     columns_of = columns(evidence)
-    return bootstrap_intervals(lambda weights: set_metrics(classes, *columns_of, weights), [one["patient"] for one in evidence])
+    means = {(ALL, metric) for metric in ("balanced_accuracy", *(PER_CLASS if len(classes) > 2 else ()))}
+
+    def metrics(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        less = lacking(columns_of[0], weights)
+        return {key: np.where(less, np.nan, values) if key in means else values
+                for key, values in set_metrics(classes, *columns_of, weights).items()}
+
+    return bootstrap_intervals(metrics, [one["patient"] for one in evidence])
 
 
 def prediction_row(classes: Sequence[str], prediction, truth: int | None) -> dict:
@@ -85,8 +99,9 @@ def prediction_row(classes: Sequence[str], prediction, truth: int | None) -> dic
 
 def wrong_rows(classes: Sequence[str], records: Sequence[dict]) -> list[dict] | None:
     """Of rows of predictions.csv those with another truth, the surest first: with `kind`, of two classes false_positives or
-    false_negatives, of more <truth>_as_<predicted>, and `confidence`, the probability of the predicted class. None if no
-    row has a truth."""
+    false_negatives, of more <truth>_as_<predicted>, and `confidence`, the probability of the predicted class; of two classes
+    how far that is on its side of the threshold, 0..1, because a decision at 0.35 is no doubt where 0.3 is the threshold.
+    None if no row has a truth."""
     if not any(row["truth"] for row in records):
         return None
     wrong = []
@@ -94,7 +109,10 @@ def wrong_rows(classes: Sequence[str], records: Sequence[dict]) -> list[dict] | 
         truth, predicted = row["truth"], row["predicted"]
         if truth and truth != predicted:
             kind = f"{truth}_as_{predicted}"
+            confidence = row[f"p_{predicted}"]
             if len(classes) == 2:
                 kind = "false_positives" if predicted == classes[1] else "false_negatives"
-            wrong.append({**row, "kind": kind, "confidence": row[f"p_{predicted}"]})
+                least = row["threshold"] if predicted == classes[1] else 1 - row["threshold"]
+                confidence = (confidence - least) / (1 - least) if least < 1 else 1.0
+            wrong.append({**row, "kind": kind, "confidence": confidence})
     return sorted(wrong, key=lambda row: -row["confidence"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Callable, ClassVar, Iterable, Sequence
 
 import numpy as np
@@ -11,10 +10,9 @@ import numpy as np
 from lib.data.case import Case, Header
 from lib.evaluation.statistics import youden_threshold
 from lib.imaging.geometry import Fit
-from lib.imaging.painting import Colour
 from lib.study import one_of, require
 from lib.tasks import class_drawing, class_plots, class_scores
-from lib.tasks.base import ALL, Task
+from lib.tasks.base import ALL, NamedTask
 from lib.tasks.class_cohort import check_class_splits, class_notes, class_strata
 from lib.tasks.class_maps import spread_maps
 
@@ -22,15 +20,16 @@ from lib.tasks.class_maps import spread_maps
 SELECTABLE = {**dict.fromkeys(("accuracy", "balanced_accuracy", "roc_auc", "pr_auc", "f1", "precision", "recall", "specificity",
                                "kappa", "truth_probability"), True),
               **dict.fromkeys(("brier", "log_loss", "calibration_error"), False)}
+ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (Lin et al. 2017)
 THRESHOLD = 0.5  # before validation has chosen one
-TRUTH_BYTES = 136  # of a file that holds one number
+TRUTH_BYTES = 128 + 8  # of a file that holds one number behind its header
 FARTHEST = 80.0  # logits beyond it are cut, so that no probability is 0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """probabilities: float32 (classes,), which add up to 1. threshold: of two classes, the second is predicted above it;
-    None for more. cam: float32 (classes, frames, h, w), 0 or more, where the network looked for each class, spread evenly
+    """probabilities: float64 (classes,), which add up to 1 (in float32 all beyond 0.99999997 are alike). threshold: of two
+    classes, the second is predicted above it; None for more. cam: float32 (classes, frames, h, w), 0 or more, where the network looked for each class, spread evenly
     over the grid; None if the network does not tell. frames, frame_rate (1/s, 0 if unknown): of the case."""
     probabilities: np.ndarray
     threshold: float | None
@@ -47,7 +46,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification(NamedTask):
     """`task:` of a classification study; see tasks/__init__ for what each method is for.
 
     Two classes have one output, the logit of the second, which is the positive one, and a threshold that validation
@@ -62,15 +61,13 @@ class Classification(Task):
     Truth of a case: int64 (1,), index of its class. Targets: the same, one for each case.
     """
     criterion: str = ""
-    alpha: float = 0.25
-    gamma: float = 2.0
+    alpha: float = ALPHA
+    gamma: float = GAMMA
     weights: dict[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.0
-    names: dict[str, str] = field(default_factory=dict)
-    background: int = -1
-    colours: dict[str, Any] = field(default_factory=dict)
 
     whole_series: ClassVar[bool] = True
+    sized: ClassVar[bool] = False
 
     def __post_init__(self):
         require(len(self.classes) > 1, "data.classes", list(self.classes) or "none", "at least two classes")
@@ -80,9 +77,8 @@ class Classification(Task):
                 "none: folds are always dealt by class")
         require(not self.measurements, "measurements", list(self.measurements), "none: they are made of masks")
         require(not self.tolerance_mm, "report.tolerance_mm (--tolerance)", self.tolerance_mm, "none: it is for masks")
-        self.check_names(names=self.names, weights=self.weights, colours=self.colours)
-        shown = [self.shown(name) for name in self.classes]
-        require(len(set(shown)) == len(shown), "task.names", self.names, "different names")
+        self.check_names(weights=self.weights)
+        self.check_drawing()
         if self.criterion:
             one_of(self.criterion, ("cross_entropy", "bce", "focal"), "task.criterion")
         require(self.binary or self.criterion != "bce", "task.criterion", f"bce with {len(self.classes)} classes",
@@ -90,22 +86,16 @@ class Classification(Task):
         require(0 <= self.alpha <= 1, "task.alpha", self.alpha, "0..1")
         require(0 <= self.gamma < float("inf"), "task.gamma", self.gamma, "at least 0")
         require(all(0 < w < float("inf") for w in self.weights.values()), "task.weights", self.weights, "above 0")
+        require(self.criterion == "focal" or (self.alpha, self.gamma) == (ALPHA, GAMMA), "task.alpha or task.gamma",
+                [self.alpha, self.gamma], "none without criterion: focal")
+        require(self.binary or self.alpha == ALPHA, "task.alpha", self.alpha, "none with more than two classes")
         require(0 <= self.label_smoothing < 1, "task.label_smoothing", self.label_smoothing, "0 <= s < 1")
         require(not (self.label_smoothing and self.criterion == "focal"), "task.label_smoothing", self.label_smoothing,
                 "0 with the focal loss")
-        self.palette  # a bad colour stops script 1 already
-
-    @cached_property
-    def palette(self) -> dict[str, Colour]:
-        """class -> (red, green, blue). Raises InputError."""
-        return self.chosen_palette(self.colours)
 
     @property
     def binary(self) -> bool:
         return len(self.classes) == 2
-
-    def shown(self, name: str) -> str:
-        return self.names.get(name, name)
 
     @property
     def selectable(self) -> dict[str, bool]:
@@ -143,11 +133,6 @@ class Classification(Task):
     def outputs(self) -> int:
         return 1 if self.binary else len(self.classes)
 
-    def check_channels(self, channels: int) -> None:
-        """Raises InputError if `background` is no channel."""
-        require(-channels <= self.background < channels, "task.background", self.background,
-                f"a channel, 0 to {channels - 1}, or -1 for the last")
-
     # --- preparation ---------------------------------------------------------------------------------------------
 
     @property
@@ -179,6 +164,13 @@ class Classification(Task):
     def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
         """patient -> [the class of most of its cases]."""
         return class_strata(patients, facts)
+
+    def check_selection(self, metric: str, present: np.ndarray) -> None:
+        """present: bool (S, classes) of the validation cases. Raises InputError for ROC or PR curves of a single class."""
+        held = [name for name, some in zip(self.classes, present.any(axis=0)) if some]
+        require(metric not in ("roc_auc", "pr_auc") or len(held) > 1, f"training.select={metric}",
+                f"only {' and '.join(held)} among the validation cases of this fold", "cases of two classes: prepare with "
+                "another data.folds.seed, fewer folds or a larger -v, or select loss or accuracy")
 
     def check_splits(self, rows: Sequence[dict], facts: dict[str, list[dict]]) -> list[str]:
         """Notes on classes that a part of a fold lacks. Raises InputError for training cases of a single class."""
@@ -238,14 +230,14 @@ class Classification(Task):
         powers = np.exp(np.maximum(logits - logits.max(), -FARTHEST))
         frames = case.geometry.shape[0]
         cam = spread_maps(outputs["cam"], frames, self.window) if "cam" in outputs else None
-        return Prediction((powers / powers.sum()).astype(np.float32), self.threshold, cam, frames,
+        return Prediction(powers / powers.sum(), self.threshold, cam, frames,
                           float(case.geometry.source.get("frame_rate") or 0))
 
     def fuse(self, predictions: Sequence[Prediction]) -> Prediction:
         """The mean of the probabilities, of the thresholds, and of the maps of those that have some."""
         first, maps = predictions[0], [one.cam for one in predictions if one.cam is not None]
         threshold = float(np.mean([one.threshold for one in predictions])) if self.binary else None
-        probabilities = np.mean([one.probabilities for one in predictions], axis=0, dtype=np.float64).astype(np.float32)
+        probabilities = np.mean([one.probabilities for one in predictions], axis=0)
         return Prediction(probabilities, threshold, np.mean(maps, axis=0) if maps else None, first.frames, first.frame_rate)
 
     def records(self, prediction: Prediction, truth: np.ndarray | None, case) -> list[dict]:
@@ -259,20 +251,13 @@ class Classification(Task):
     # --- scores --------------------------------------------------------------------------------------------------
 
     def score(self, prediction: Prediction, truth: np.ndarray, case, distances: bool = True) -> dict:
-        """{(class, metric): value} of one case: see `class_scores.case_scores`; and, if `distances`, truth: 1 for its class,
-        0 for the others, whose means are the shares of the classes."""
+        """{(class, metric): value} of one case: see `class_scores.case_scores`. There are no distances."""
         rows = class_scores.case_scores(self.classes, prediction.probabilities, prediction.predicted, int(truth[0]))
-        rows |= self.measure(prediction, case)
-        return rows | ({(name, "truth"): float(i == truth[0]) for i, name in enumerate(self.classes)} if distances else {})
+        return rows | self.measure(prediction, case)
 
     def measure(self, prediction: Prediction, case) -> dict:
         """{(class, metric): value} of a case without truth."""
         return {(name, "probability"): float(value) for name, value in zip(self.classes, prediction.probabilities)}
-
-    def worksheet(self, scores: dict) -> dict[str, float | str]:
-        """{(class, metric): value} by the titles of a worksheet's columns: overall ones first."""
-        ordered = sorted(scores.items(), key=lambda item: item[0][0] != ALL)
-        return {metric if name == ALL else f"{metric} {name}": value for (name, metric), value in ordered}
 
     def evidence(self, prediction: Prediction, truth: np.ndarray, case) -> dict:
         """Truth, decision and probabilities of a case, and this model's threshold."""
@@ -326,8 +311,8 @@ class Classification(Task):
         index = prediction.predicted if truth is None else int(truth[0])
         return np.full(prediction.frames, float(prediction.probabilities[index]))
 
-    def sheet_name(self, case) -> str:
-        return f"gradcam_{case.case}"
+    def sheet_name(self, prediction: Prediction, case) -> str:
+        return case.case if prediction.cam is None else f"gradcam_{case.case}"
 
     def sheet_frames(self, prediction: Prediction, truth: np.ndarray | None) -> list[tuple[str, int]]:
         """Evenly spaced frames; the first one's caption says what was predicted, and whether that is right."""

@@ -13,9 +13,8 @@ from lib.evaluation.average_precision import best_confidence
 from lib.evaluation.boxes import centre_distance, fuse_boxes, iou
 from lib.evaluation.statistics import mean_of_defined
 from lib.imaging.geometry import Fit
-from lib.imaging.painting import Colour
 from lib.study import one_of, require
-from lib.tasks.base import ALL, Task
+from lib.tasks.base import ALL, NamedTask
 from lib.tasks.box_drawing import draw_frames, side_by_side, truth_picture
 from lib.tasks.box_scores import lists_of, precision_recall, set_scores
 from lib.tasks.box_tables import box_rows, coco_documents, dataset_plots, image_name
@@ -44,7 +43,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Detection(Task):
+class Detection(NamedTask):
     """`task:` of a detection study; see tasks/__init__ for what each method is for.
 
     names: class -> what legends and figures call it. weights: class -> weight of its presence loss (1). presence_weight,
@@ -56,15 +55,12 @@ class Detection(Task):
     Truth of a case: float32 (frames, classes, 5), present (0 or 1), x_min, y_min, x_max, y_max in native pixels. Targets:
     the same with centre x, centre y, width and height as shares of the grid.
     """
-    names: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     presence_weight: float = 1.0
     heat_weight: float = 1.0
     overlap_weight: float = 2.0
     side_weight: float = 5.0
     visible: float = 0.5
-    background: int = -1
-    colours: dict[str, Any] = field(default_factory=dict)
     swap: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -73,9 +69,8 @@ class Detection(Task):
                 "neither: boxes may lie anywhere")
         require(not self.measurements, "measurements", list(self.measurements), "none: they are made of masks")
         require(not self.tolerance_mm, "report.tolerance_mm (--tolerance)", self.tolerance_mm, "none: it is for masks")
-        self.check_names(names=self.names, weights=self.weights, colours=self.colours, swap=self.swap)
-        shown = [self.shown(name) for name in self.classes]
-        require(len(set(shown)) == len(shown), "task.names", self.names, "different names")
+        self.check_names(weights=self.weights, swap=self.swap)
+        self.check_drawing()
         for one, other in self.swap.items():
             one_of(other, self.classes, f"task.swap.{one}")
         require(all(self.swapped[self.swapped[name]] == name for name in self.swapped), "task.swap", self.swap,
@@ -84,15 +79,6 @@ class Detection(Task):
         for key in ("presence_weight", "heat_weight", "overlap_weight", "side_weight"):
             require(0 <= getattr(self, key) < float("inf"), f"task.{key}", getattr(self, key), "at least 0")
         require(all(0 < w < float("inf") for w in self.weights.values()), "task.weights", self.weights, "above 0")
-        self.palette  # a bad colour stops script 1 already
-
-    @cached_property
-    def palette(self) -> dict[str, Colour]:
-        """class -> (red, green, blue). Raises InputError."""
-        return self.chosen_palette(self.colours)
-
-    def shown(self, name: str) -> str:
-        return self.names.get(name, name)
 
     @property
     def selectable(self) -> dict[str, bool]:
@@ -126,11 +112,6 @@ class Detection(Task):
     @property
     def outputs(self) -> int:
         return len(self.classes)
-
-    def check_channels(self, channels: int) -> None:
-        """Raises InputError if `background` is no channel."""
-        require(-channels <= self.background < channels, "task.background", self.background,
-                f"a channel, 0 to {channels - 1}, or -1 for the last")
 
     def check_window(self, window) -> None:
         """Raises InputError for a mirror that the network cannot see through."""
@@ -289,11 +270,6 @@ class Detection(Task):
         """{(class, metric): value} of a case without truth."""
         rows = {(name, "score"): float(prediction.scores[:, i].max()) for i, name in enumerate(self.classes)}
         return rows | {(name, "present"): float(prediction.found[:, i].any()) for i, name in enumerate(self.classes)}
-
-    def worksheet(self, scores: dict) -> dict[str, float | str]:
-        """{(class, metric): value} by the titles of a worksheet's columns: overall ones first."""
-        ordered = sorted(scores.items(), key=lambda item: item[0][0] != ALL)
-        return {metric if name == ALL else f"{metric} {name}": value for (name, metric), value in ordered}
 
     def evidence(self, prediction: Prediction, truth: np.ndarray, case) -> dict:
         """Scores, boxes and truth of a case, and this model's confidence."""

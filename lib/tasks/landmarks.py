@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Sequence
 
 import numpy as np
 
@@ -13,9 +13,8 @@ from lib.evaluation.measurements import Mark, Measurement, make_measurements
 from lib.evaluation.points import fuse_points, radial_error
 from lib.evaluation.statistics import mean_of_defined, youden_threshold
 from lib.imaging.geometry import Fit
-from lib.imaging.painting import Colour
 from lib.study import one_of, require
-from lib.tasks.base import ALL, Task
+from lib.tasks.base import ALL, NamedTask
 from lib.tasks.box_tables import image_name
 from lib.tasks.point_drawing import draw_frames, side_by_side, truth_picture
 from lib.tasks.point_places import REACH, presence, read_maps
@@ -45,11 +44,11 @@ class Prediction:
     @property
     def found(self) -> np.ndarray:
         """bool (frames, points): points that count."""
-        return self.presence.astype(np.float64) >= self.confidence
+        return self.presence.astype(np.float64) > self.confidence
 
 
 @dataclass(frozen=True)
-class Landmarks(Task):
+class Landmarks(NamedTask):
     """`task:` of a study of landmarks; see tasks/__init__ for what each method is for.
 
     names: point -> what legends and figures call it. sigma_px: standard deviation, in pixels of the grid (data.size), of the
@@ -61,13 +60,12 @@ class Landmarks(Task):
     Truth of a case: float32 (frames, points, 3), x, y in native pixels (0 at the first one's centre), visible (0 or 1).
     Targets: the same with x and y as shares of the columns and rows of the grid (0 at the first one's edge).
     """
-    names: dict[str, str] = field(default_factory=dict)
+    sized: ClassVar[bool] = False
+
     sigma_px: float = 2.0
     heat_weight: float = 1.0
     place_weight: float = 10.0
     presence_weight: float = 0.0
-    background: int = -1
-    colours: dict[str, Any] = field(default_factory=dict)
     swap: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -75,9 +73,8 @@ class Landmarks(Task):
         require(self.data.encoding == "regions" and not self.data.inside, "data", "encoding or inside",
                 "neither: they are for masks")
         require(not self.tolerance_mm, "report.tolerance_mm (--tolerance)", self.tolerance_mm, "none: it is for masks")
-        self.check_names(names=self.names, colours=self.colours, swap=self.swap)
-        shown = [self.shown(name) for name in self.classes]
-        require(len(set(shown)) == len(shown), "task.names", self.names, "different names")
+        self.check_names(swap=self.swap)
+        self.check_drawing()
         for one, other in self.swap.items():
             one_of(other, self.classes, f"task.swap.{one}")
         require(all(self.swapped[self.swapped[name]] == name for name in self.swapped), "task.swap", self.swap,
@@ -88,7 +85,7 @@ class Landmarks(Task):
             require(0 <= getattr(self, key) < float("inf"), f"task.{key}", getattr(self, key), "at least 0")
         require(self.heat_weight + self.place_weight > 0, "task.heat_weight", "0 like task.place_weight",
                 "one of them above 0: they are what places are learnt from")
-        self.measuring, self.palette  # an unknown name, key or colour stops script 1 already
+        self.measuring  # an unknown name or key stops script 1 already
 
     @cached_property
     def measuring(self) -> list[Measurement]:
@@ -96,16 +93,8 @@ class Landmarks(Task):
         return make_measurements(self.measurements, self.classes, reads="points")
 
     @cached_property
-    def palette(self) -> dict[str, Colour]:
-        """point -> (red, green, blue). Raises InputError."""
-        return self.chosen_palette(self.colours)
-
-    @cached_property
     def swapped(self) -> dict[str, str]:
         return self.swap | {other: one for one, other in self.swap.items()}
-
-    def shown(self, name: str) -> str:
-        return self.names.get(name, name)
 
     @property
     def judged(self) -> bool:
@@ -146,11 +135,6 @@ class Landmarks(Task):
     @property
     def outputs(self) -> int:
         return len(self.classes)
-
-    def check_channels(self, channels: int) -> None:
-        """Raises InputError if `background` is no channel."""
-        require(-channels <= self.background < channels, "task.background", self.background,
-                f"a channel, 0 to {channels - 1}, or -1 for the last")
 
     def check_window(self, window) -> None:
         """Raises InputError for a mirror that the network cannot see through."""
@@ -304,11 +288,6 @@ class Landmarks(Task):
     def marks_of(self, places: np.ndarray, there: np.ndarray, case) -> list[Mark]:
         named = self._named(places, there)
         return [mark for measurement in self.measuring for mark in measurement(named, case.geometry).marks]
-
-    def worksheet(self, scores: dict) -> dict[str, float | str]:
-        """{(class, metric): value} by the titles of a worksheet's columns: overall ones first."""
-        ordered = sorted(scores.items(), key=lambda item: item[0][0] != ALL)
-        return {metric if name == ALL else f"{metric} {name}": value for (name, metric), value in ordered}
 
     def evidence(self, prediction: Prediction, truth: np.ndarray, case) -> dict:
         """Errors, presence and its truth (frames, points, 1), and this model's confidence."""
