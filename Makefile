@@ -23,6 +23,21 @@ DEMO_PATIENTS_fetal_anatomy = --patients 200 --seed 0
 DEMO_PREPARE_fetal_anatomy  = -k 3 --set 'data.size=[160,208]'
 DEMO_TRAIN_fetal_anatomy    = -j 3 --epochs 20 --batch-size 8 --tracker none
 
+DEMO_PATIENTS_fetal_biometry = --patients 168 --seed 0
+DEMO_PREPARE_fetal_biometry  = -k 3 --set 'data.size=[72,96]' --set 'data.reader.patient_pattern=^(Patient\d+)_'
+DEMO_TRAIN_fetal_biometry    = -j 3 --epochs 40 --batch-size 16 --tracker none --set training.patience=0
+
+DEMO_PATIENTS_fetal_biometry_landmarks = --patients 90 --seed 0
+DEMO_PREPARE_fetal_biometry_landmarks  = -k 3 --set 'data.size=[96,128]' --set 'data.reader.patient_pattern=^(Patient\d+)_' \
+	--set 'data.reader.spacing_table={file: pixel_size.csv, name_column: image, spacing_column: pixel_size_mm}'
+DEMO_TRAIN_fetal_biometry_landmarks    = -j 3 --epochs 20 --batch-size 4 -lr 3e-3 --tracker none \
+	--set 'network={name: unet, width: 16}' --set training.patience=0
+
+DEMO_PATIENTS_echo_quality = --patients 60 --seed 0
+DEMO_PREPARE_echo_quality  = -k 3 --set 'data.size=[40,40]'
+DEMO_TRAIN_echo_quality    = -j 3 --epochs 12 --batch-size 8 -lr 2e-3 --tracker none --set training.schedule=one_cycle \
+	--set 'window={frames: 4, stride: 6, test_windows: 2}'
+
 # make env PYTHON=/path/to/python uses that one; otherwise the first of these that runs and is new enough.
 PYTHON =
 PYTHONS = python3.12 python3.11 python3.13 python3.14 python3

@@ -97,16 +97,15 @@ def choose_voters(prepared: Prepared, members: dict[int, Member], case: Case, no
     content = content_hash(case)
     twin = next((known for known in prepared.cases if known.content == content), None)
     entry = case.header
-    if twin is None:
-        if any(known.patient == entry.patient for known in prepared.cases):
-            notes.append(f"{entry.case}: a patient of the prepared data has this name, but other images; if it is the "
-                         "same patient, the models may have trained on them")
+    if twin is None and not any(known.patient == entry.patient for known in prepared.cases):
         return list(members.values())
-    where = {f: prepared.splits[f].get(twin.patient) for f in members}
+    patient = entry.patient if twin is None else twin.patient
+    where = {f: prepared.splits[f].get(patient) for f in members}
     if EXTERNAL in where.values():  # no model has seen it
         return list(members.values())
     fold = next((f for f, subset in where.items() if subset == "test"), None)
-    notes.append(f"{entry.case}: the images of {twin.case} of the prepared data; "
+    known = f"other images of patient {patient}" if twin is None else f"the images of {twin.case}"
+    notes.append(f"{entry.case}: {known} of the prepared data; "
                  + ("left out, because no model here has it among its test patients" if fold is None else
                     f"predicted by fold {fold} alone"))
     return [] if fold is None else [members[fold]]

@@ -28,6 +28,7 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
     check_trackers(study.tracking.trackers)
     chosen = choose_device(device)
     choose_kernels(chosen)
+    check_start(study, prepared, index)
     fold, folder = open_fold(prepared, index), space.fold(name, index)
     if debug:
         Trainer(study, fold, folder, chosen).debug()
@@ -58,6 +59,28 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
         if trainer.tracker.where:
             trainer.log(f"tracker: {trainer.tracker.where}")
         return trainer.fit(progress)
+
+
+def check_start(study: Study, prepared: Prepared, fold: int) -> None:
+    """Raise InputError for `network.weights` of a checkpoint that was trained on patients whom this fold tests, or on other
+    classes."""
+    given = study.network.get("weights")
+    if not isinstance(given, str) or not Path(given).is_file():
+        return
+    try:
+        found = load_checkpoint(Path(given))
+    except InputError:  # a state dict of another program, which says nothing of patients
+        return
+    if found["fingerprint"] == prepared.fingerprint and found["test_patients"] != prepared.test_hash(fold):
+        raise InputError(f"{given} is a checkpoint of fold {found['fold']} of this very data, and was trained on patients whom "
+                         f"fold {fold} tests: a model would be judged on patients it knows. Begin with weights of other data, or "
+                         f"with the checkpoint of fold {fold}")
+    classes = list(found["study"]["data"]["classes"])
+    if classes != list(study.data.classes):
+        raise InputError(f"{given} is a checkpoint for the classes {', '.join(classes)}, not {', '.join(study.data.classes)} in "
+                         "this order: save its state_dict() without the last layer, or name the classes alike")
+    if found["fingerprint"] != prepared.fingerprint:
+        print_line(f"{given} was trained on other prepared data: if some of its patients are here too, scores are too good")
 
 
 def check_same_run(path: Path, study: Study) -> None:

@@ -317,7 +317,7 @@ def test_what_has_no_threshold_has_no_calibration():
     assert task_of(THREE).calibrate(lambda: iter([(prediction_of(1, 0, 0), np.array([0]), record())])) == {"cases": 1}
     assert task_of(THREE).pooled_calibration([task_of(THREE)]) == {}
     same = [(prediction_of(0.9, 0.1), np.array([1]), record())]
-    assert task_of().calibrate(lambda: iter(same)) == {"threshold": 0.5, "cases": 1}  # validation cannot tell
+    assert task_of().calibrate(lambda: iter(same)) == {"cases": 1}  # validation cannot tell: it stays at its default
 
 
 def test_a_case_has_its_scores_and_probabilities():

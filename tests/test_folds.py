@@ -9,8 +9,10 @@ import pytest
 
 from lib.data.case import Header
 from lib.data.folds import deal_folds, draw_validation, merge_rare, predefined_subsets, split_rows, subset_rows
+from lib.data.tables import alike_notes, group_duplicates
 from lib.imaging.geometry import Geometry
 from lib.study import Folds, InputError
+from lib.tasks.base import Task
 
 SEEDS = range(4)
 
@@ -211,3 +213,26 @@ def test_without_a_validation_folder_a_share_of_the_training_patients_validates(
     assert rows == [{"fold": 0, "patient": "a", "subset": "train"}] and "LAST epoch" in note
     with pytest.raises(InputError, match="no training cases: the predefined subsets hold only test"):
         subset_rows({"a": "test"}, {"a": ["s"]}, Folds(5))
+
+
+def test_names_that_are_almost_the_same_are_noted():
+    note, = alike_notes(["P1", "p1", "P2", "7", "007", "7.0", "a10", "a1"])
+    assert "007 and 7 and 7.0" in note and "P1 and p1" in note and "a1" not in note and "P2" not in note
+    assert alike_notes(["P1", "P2", "P10", "P100"]) == []
+
+
+class Labels(Task):
+    def contradiction(self, one, other):
+        return f"{one['class']} and {other['class']}" if one["class"] != other["class"] else ""
+
+
+def test_the_same_images_may_not_be_of_two_classes():
+    headers = [Header(case, patient, {}, Geometry((1, 2, 2), None), 1) for case, patient in (("a", "p"), ("b", "p"), ("c", "q"))]
+    task = Labels(None, {}, {})
+    facts = [{"content": "x", "class": "good"}, {"content": "x", "class": "good"}, {"content": "x", "class": "good"}]
+    patients, notes = group_duplicates(headers, facts, task)
+    assert patients == ["p"] * 3
+    assert notes == ["b holds the very images of a, and both are counted", "c holds the very images of a: treated as one patient"]
+    facts[2]["class"] = facts[1]["class"] = "poor"
+    with pytest.raises(InputError, match="different truths.*\n  a and b: good and poor\n  a and c: good and poor"):
+        group_duplicates(headers, facts, task)

@@ -197,3 +197,9 @@ def test_the_yaml_keys_build_it():
               "intensity": "none", "store": "uint8"}
     found = make_reader(build(Data, values, "data"))
     assert "t.xlsx with a row for each, in columns image, x ({point}), {point}_y" in found.expected
+
+
+def test_the_corner_is_no_point(tmp_path):
+    folder(tmp_path, "a.png")
+    write(tmp_path / "points.csv", [["a", 0, 0, 3, 4]])
+    assert ["ofd_1 is 0, 0, the corner of the image, as if it were absent" in text for text in problems(reader(), tmp_path)] == [True]

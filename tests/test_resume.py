@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import re
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 from conftest import RUN, TINY, command_of, run_script, script_environment, table
+from lib.checkpoints import save_checkpoint
+from lib.study import InputError, load_study
 
 
 class PowerCut(BaseException):
@@ -168,3 +171,27 @@ def test_early_stopping_waits_for_patience_and_keeps_the_best(prepared, tmp_path
     losses = [float(row["validation_loss"]) for row in table(place.fold(0) / "metrics.csv")]
     assert len(losses) == 3 and best.epoch == losses.index(min(losses))  # of equal scores that with the lower loss
     assert place.train(0, RUN, "training.epochs=9", "training.patience=2").already_finished
+
+
+def test_weights_that_know_the_test_patients_are_refused(prepared, tmp_path):
+    """A checkpoint of another fold was trained on patients whom this one tests."""
+    from lib.data.store import Prepared
+    from lib.runs import check_start
+    from lib.workspace import read_manifest
+    place = prepared.copy(tmp_path, "prepared")
+    data = Prepared(place.space.prepared, read_manifest(place.space.prepared))
+    study = load_study("flair_visibility")
+    kept = {"study": {"data": {"classes": list(study.data.classes)}}, "fold": 0, "fingerprint": data.fingerprint,
+            "test_patients": data.test_hash(0)}
+    path = tmp_path / "weights.pt"
+
+    def start(fold: int, **changed) -> None:
+        save_checkpoint(path, {**kept, **changed})
+        check_start(dataclasses.replace(study, network={**study.network, "weights": str(path)}), data, fold)
+
+    start(0)
+    with pytest.raises(InputError, match="a checkpoint of fold 0 of this very data, and was trained on patients whom fold 1 tests"):
+        start(1)
+    start(1, fingerprint="other")  # said, not refused
+    with pytest.raises(InputError, match="for the classes a, b, not brain"):
+        start(0, study={"data": {"classes": ["a", "b"]}})

@@ -164,7 +164,8 @@ def test_a_patient_is_known_by_column_pattern_hash_or_not_at_all(tmp_path):
         scan = reader(**keys).headers(tmp_path)
         return [header.patient for header in cases(scan).values()], " ".join(scan.notes)
 
-    assert patients() == (["who7", "who8", "who9"], "")
+    good = "a score of 0.5 or more is good: 3 of 3 videos; the scores lie between 1 and 1"
+    assert patients() == (["who7", "who8", "who9"], good)
     assert patients(patient_pattern=r"^(P\d)/")[0] == ["P7", "P8", "P9"]  # of the path, where the name has none
     assert patients(patient_pattern=r"x(\d)")[0] == ["1", "2", "3"]
     write_table(tmp_path, [row[:2] for row in rows])
@@ -198,6 +199,27 @@ def test_one_id_for_all_is_doubted_and_no_name_is_kept(tmp_path):
     assert not any(secret in shown for secret in ("ANON", "4711", "Doe", "Jane", "1951"))
 
 
+def test_paths_may_begin_at_another_folder(tmp_path):
+    (tmp_path / "lists").mkdir()
+    folder(tmp_path, "loops/a.dcm")
+    write_table(tmp_path / "lists", [["a.dcm", 1]])
+    with pytest.raises(InputError, match="none of its 1 rows names a video that is there.*paths begin at lists"):
+        reader(table="lists/echo_annotations.csv").headers(tmp_path)
+    for root in ("loops", "lists/../loops"):
+        header, = reader(table="lists/echo_annotations.csv", root=root).headers(tmp_path).headers
+        assert header.files == {"video": "loops/a.dcm"}
+    with pytest.raises(InputError, match="data.reader.root"):
+        reader(root="../elsewhere")
+
+
+def test_a_column_that_may_name_patients_is_not_passed_over_in_silence(tmp_path):
+    folder(tmp_path, "a.dcm")
+    write_table(tmp_path, [["a.dcm", 1, "x"]], [*HEADER, "patient_id"])
+    note = "has a column 'patient_id' that is not used: if it tells whose a video is, set data.reader.columns: {patient: patient_id}"
+    assert any(note in line for line in reader().headers(tmp_path).notes)
+    assert not any("not used" in line for line in reader(columns={"patient": "patient_id"}).headers(tmp_path).notes)
+
+
 # --- pixels --------------------------------------------------------------------------------------------------------
 
 def test_the_sector_alone_is_kept(tmp_path):
@@ -218,6 +240,9 @@ def test_the_sector_alone_is_kept(tmp_path):
     for name, expected in (("still", frames[:1].repeat(4, axis=0)), ("one", frames[1:2])):
         np.testing.assert_array_equal(read[name].frames[0], expected)
         assert read[name].header.about["sector_share"] == 1.0
+    note, = reader().remarks([case.header for case in read.values()])
+    assert "1 video in which too little moves" in note and "NOT removed: still." in note
+    assert reader().remarks([read["a"].header, read["one"].header]) == []
     plain = reader(mask_sector=False)
     whole = plain.read(tmp_path, plain.headers(tmp_path).headers[0])
     np.testing.assert_array_equal(whole.frames[0], frames)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from lib.networks import make_network
+from lib.networks import NETWORKS, Inputs, make_network
 from lib.networks.weights import fit_stem, read_weights
 from lib.study import InputError, load_study
 
@@ -196,3 +196,18 @@ def test_a_detector_takes_the_backbone_of_torchvision_and_of_another_detector(tm
     second = make_network(other, channels=1, outputs=2)
     assert torch.equal(second.core.features[17].conv[2].weight, first.core.features[17].conv[2].weight)
     assert second.core.head.read.shape[0] == 2
+
+
+def test_weights_of_a_segmentation_models_network_are_those_of_the_file(tmp_path):
+    """As 2a takes them with --load: a state dict, and the head stays random where it has other outputs."""
+    inputs = Inputs(1, 1, 32, 32, "uint8")
+    torch.manual_seed(0)
+    first = NETWORKS["smp/<Architecture>/<encoder>"]("smp/Unet/resnet18", inputs, 2, False)
+    torch.save({"network": first.state_dict()}, tmp_path / "a.pt")
+    again = NETWORKS["smp/<Architecture>/<encoder>"]("smp/Unet/resnet18", inputs, 2, False, weights=str(tmp_path / "a.pt"))
+    other = NETWORKS["smp/<Architecture>/<encoder>"]("smp/Unet/resnet18", inputs, 3, False, weights=str(tmp_path / "a.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+    changed = [key for key, value in first.state_dict().items() if value.shape != other.state_dict()[key].shape]
+    assert changed and all("segmentation_head" in key for key in changed)
+    with pytest.raises(InputError, match="network.weights.*does not fit"):
+        NETWORKS["smp/<Architecture>/<encoder>"]("smp/Unet/resnet34", inputs, 2, False, weights=str(tmp_path / "a.pt"))

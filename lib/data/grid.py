@@ -13,8 +13,12 @@ from lib.study import Study
 
 
 def to_grid(case: Case, fit: Fit, study: Study, out: np.ndarray) -> None:
-    """Write a case as it is stored, normalised and fitted, into `out` (frames, channels, rows, columns)."""
+    """Write a case as it is stored, normalised and fitted, into `out` (frames, channels, rows, columns). Raises CaseError for
+    one without any contrast."""
     data = study.data
+    if case.frames.size and case.frames.min() == case.frames.max():
+        raise CaseError(case.header.case, "", f"all its pixels are {case.frames.flat[0]:g}: there is nothing to see; --skip-bad "
+                                              "leaves it out")
     for index, native in enumerate(case.frames):
         air = 0.0
         if data.intensity == "zscore":

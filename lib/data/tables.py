@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from lib.data.case import CaseProblem, Header
@@ -17,8 +18,8 @@ def write_tables(folder: Path, study: Study, task, headers: list[Header], facts:
                  rejected: list[CaseProblem], unused: list[CaseProblem]) -> list[str]:
     """samples.csv, cases.csv, folds.csv, splits.csv (and rejected.csv, not_used.csv, and training_set.csv of truths that are
     rows) of the cases that were written; returns what the user should know. Raises InputError for a patient in two subsets."""
-    patients, twins = group_duplicates(headers, facts)
-    notes = [*twins, *task.notes(headers, facts)]
+    patients, twins = group_duplicates(headers, facts, task)
+    notes = [*twins, *alike_notes(patients), *task.notes(headers, facts)]
     counts = [task.samples(header.geometry.shape[0]) for header in headers]
     write_samples(folder, headers, patients, counts)
     about = dict.fromkeys(name for header in headers for name in header.about)
@@ -91,6 +92,17 @@ def fold_notes(test_fold: dict[str, int], validation: list[set[str]], rows: list
     return notes
 
 
+def alike_notes(patients: list[str]) -> list[str]:
+    """Patients that may be one, because their names differ by case, by zeros before a number or by .0 behind it alone."""
+    groups: dict[str, set[str]] = {}
+    for patient in patients:
+        groups.setdefault(re.sub(r"(?<!\d)0+(?=\d)|\.0+$", "", patient.casefold()), set()).add(patient)
+    several = [" and ".join(sorted(names)) for names in groups.values() if len(names) > 1]
+    return [f"patients whose names are almost the same count as different ones: {'; '.join(several[:5])}"
+            f"{f' and {len(several) - 5} more' if len(several) > 5 else ''}. If they are one, spell them alike, or folds leak"
+            ] if several else []
+
+
 def write_samples(folder: Path, headers: list[Header], patients: list[str], counts: list[int]) -> None:
     """Samples of each case, from its first frame on; its series is its case."""
     rows, start = [], 0
@@ -102,15 +114,22 @@ def write_samples(folder: Path, headers: list[Header], patients: list[str], coun
     write_table(folder / "samples.csv", ["sample", "case", "patient", "frame", "series_start", "series_stop"], rows)
 
 
-def group_duplicates(headers: list[Header], facts: list[dict]) -> tuple[list[str], list[str]]:
-    """Patient of each case; cases with identical images become one patient, so that no fold can leak them."""
+def group_duplicates(headers: list[Header], facts: list[dict], task) -> tuple[list[str], list[str]]:
+    """Patient of each case; cases with identical images become one patient, so that no fold can leak them. Raises InputError
+    where their truths contradict each other."""
     group = {header.patient: header.patient for header in headers}
-    first: dict[str, Header] = {}
-    notes = []
+    first: dict[str, tuple[Header, dict]] = {}
+    notes, contrary = [], []
     for header, fact in zip(headers, facts):
-        twin = first.setdefault(fact["content"], header)
+        twin, said = first.setdefault(fact["content"], (header, fact))
+        if twin is not header:
+            contrary += [f"{twin.case} and {header.case}: {why}" for why in [task.contradiction(said, fact)] if why]
         mine, other = group[header.patient], group[twin.patient]
         if mine != other:
             group = {patient: other if leader == mine else leader for patient, leader in group.items()}
             notes.append(f"{header.case} holds the very images of {twin.case}: treated as one patient")
+        elif twin is not header:
+            notes.append(f"{header.case} holds the very images of {twin.case}, and both are counted")
+    if contrary:
+        raise InputError("the very same images have different truths; correct or remove one of each:\n  " + "\n  ".join(contrary))
     return [group[header.patient] for header in headers], notes

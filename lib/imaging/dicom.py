@@ -51,6 +51,9 @@ def read_facts(path: Path) -> CineFacts:
             raise CineError(f"holds {frames if frames < 0 else 'zero'} frames (NumberOfFrames)")
         if min(rows, columns, stored, allocated) < 1:
             raise CineError(f"says {rows} rows, {columns} columns, {stored} of {allocated} bits: expected above 0 each")
+        if whole(found, "HighBit", stored - 1) != stored - 1:
+            raise CineError(f"keeps its {stored} bits in the upper part of each value (HighBit {whole(found, 'HighBit')}), as the "
+                            "standard has not allowed for long; convert it, such as with dcmconv of DCMTK")
         known = {1: (*GREY, "PALETTE COLOR"), 3: COLOURS}.get(samples, ())
         if kind not in known:
             raise CineError(f"is {kind or 'of no photometric interpretation'} with {samples} values per pixel; expected one "

@@ -32,6 +32,8 @@ TAGS = [pydicom.datadict.tag_for_keyword(name) for name in (
 
 # what pydicom says of odd headers on stderr is either harmless or raised here as CineError
 warnings.filterwarnings("ignore", module=r"pydicom\.")
+# but this one says that pixels are damaged
+warnings.filterwarnings("error", ".*non-conformant padding", module=r"pydicom\.")
 
 
 @dataclass(frozen=True)

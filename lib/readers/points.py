@@ -126,6 +126,8 @@ class TablePoints(ImageRows):
             elif not empty and size and not inside(place, size):
                 wrong.append(f"{name} ({place[0]:g}, {place[1]:g}) is outside of its image, which has {size[0]} x {size[1]} "
                              "pixels (rows x columns)")
+            elif not empty and not any(place):
+                wrong.append(f"{name} is 0, 0, the corner of the image, as if it were absent; then leave both cells empty")
             elif not empty:
                 points[name] = place
         if wrong:

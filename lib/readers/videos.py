@@ -127,6 +127,10 @@ class VideoTable:
         unused = [CaseProblem(printable(cases[file]), printable(file), f"has no row in {table.place}") for file in without]
         notes = [f"{len(without)} of {len(files)} videos {'have' if len(without) > 1 else 'has'} no row in {table.place} and "
                  f"{'are' if len(without) > 1 else 'is'} left out: {some(without)}"] if without else []
+        near = [name for name in (table.header if table and labels else ()) if "patient" in name.casefold()]
+        if near and not (table.has(PATIENT) or self.columns.get("patient") or self.patient_pattern):
+            notes.append(f"{table.place} has a column {printable(near[0])!r} that is not used: if it tells whose a video is, set "
+                         f"data.reader.columns: {{patient: {printable(near[0])}}}")
         if labels and rows.twice:
             notes.append(f"{table.place}: of {videos(len(rows.twice))} there are several rows that say the same: "
                          f"{some(rows.twice)}")
@@ -267,4 +271,9 @@ class VideoTable:
                 "; nothing moves, so what is around its sector stays" if self.mask_sector else "")] += facts.frames == 1
         notes = [f"{videos(count)} {kind}" for kind, count in kinds.items() if count]
         unknown = [told[file] for file in told if not (file in rows.found and rows.found[file].patient)]
+        scores = [rows.found[file].score for file in told if file in rows.found]
+        if scores:
+            good = sum(score >= self.threshold for score in scores)
+            notes.append(f"a score of {self.threshold:g} or more is {self.classes[1]}: {good} of {videos(len(scores))}; the "
+                         f"scores lie between {min(scores):g} and {max(scores):g}")
         return [*notes, *([] if self.patient_pattern else patient_notes(unknown, self.patient_salt))]

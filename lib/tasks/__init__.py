@@ -12,6 +12,7 @@ stages use:
     targets_shape(samples, size)     shape of targets.npy; `targets_dtype`
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy
+    contradiction(fact, other)       what is wrong if both are facts of the very same images
     facts(case, truth)               columns of cases.csv; `notes(headers, facts)` what they tell the user
     strata(patients, facts)          labels by which patients are dealt into folds; `check_splits(rows, facts)` InputError for
                                      a fold that nobody could learn from, and notes

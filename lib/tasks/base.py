@@ -68,6 +68,10 @@ class Task:
         """Any cases can be trained on."""
         return []
 
+    def contradiction(self, one: dict, other: dict) -> str:
+        """What is wrong if both are facts of the very same images; empty: nothing."""
+        return ""
+
     def low_quality(self, targets) -> tuple:
         """Raises InputError: nothing here is called poor."""
         raise InputError("augmentation.synthetic_low_quality: this task has no class of poor images; it is for classification "

@@ -29,8 +29,9 @@ FARTHEST = 80.0  # logits beyond it are cut, so that no probability is 0
 @dataclass(frozen=True)
 class Prediction:
     """probabilities: float64 (classes,), which add up to 1 (in float32 all beyond 0.99999997 are alike). threshold: of two
-    classes, the second is predicted above it; None for more. cam: float32 (classes, frames, h, w), 0 or more, where the network looked for each class, spread evenly
-    over the grid; None if the network does not tell. frames, frame_rate (1/s, 0 if unknown): of the case."""
+    classes, the second is predicted above it; None for more. cam: float32 (classes, frames, h, w), 0 or more, where the
+    network looked for each class, spread evenly over the grid; None if the network does not tell. frames, frame_rate (1/s, 0
+    if unknown): of the case."""
     probabilities: np.ndarray
     threshold: float | None
     cam: np.ndarray | None = None
@@ -156,6 +157,9 @@ class Classification(NamedTask):
     def facts(self, case: Case, truth: np.ndarray) -> dict[str, Any]:
         """Columns of cases.csv: the class."""
         return {"class": self.classes[truth[0]]}
+
+    def contradiction(self, one: dict, other: dict) -> str:
+        return f"{one['class']} and {other['class']}" if one["class"] != other["class"] else ""
 
     def notes(self, headers: Sequence[Header], facts: Sequence[dict]) -> list[str]:
         """How many cases each class has, where that differs much."""
@@ -285,7 +289,8 @@ class Classification(NamedTask):
         pairs = [(float(prediction.probabilities[1]) if self.binary else 0.0, truth[0] == 1) for prediction, truth, _ in cases()]
         if not pairs:
             return {}
-        return ({"threshold": youden_threshold(*zip(*pairs), default=THRESHOLD)} if self.binary else {}) | {"cases": len(pairs)}
+        both = self.binary and len({positive for _, positive in pairs}) == 2  # else there is nothing to choose by
+        return ({"threshold": youden_threshold(*zip(*pairs), default=THRESHOLD)} if both else {}) | {"cases": len(pairs)}
 
     # --- pictures ------------------------------------------------------------------------------------------------
 
