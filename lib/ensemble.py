@@ -97,8 +97,13 @@ def choose_voters(prepared: Prepared, members: dict[int, Member], case: Case, no
     content = content_hash(case)
     twin = next((known for known in prepared.cases if known.content == content), None)
     entry = case.header
-    if twin is None and not any(known.patient == entry.patient for known in prepared.cases):
-        return list(members.values())
+    if twin is None:
+        named = any(known.patient == entry.patient for known in prepared.cases)
+        if named and entry.patient == entry.case:  # a name such as Patient_01, and other images: most often someone else
+            notes.append(f"{entry.case}: a patient of the prepared data has this name, but other images; if it is the "
+                         "same patient, the models may have trained on them")
+        if not named or entry.patient == entry.case:
+            return list(members.values())
     patient = entry.patient if twin is None else twin.patient
     where = {f: prepared.splits[f].get(patient) for f in members}
     if EXTERNAL in where.values():  # no model has seen it

@@ -245,3 +245,26 @@ def test_an_roi_that_cannot_be_used_is_not_passed_over_in_silence(predicted, tmp
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), roi)
     run = run_script("4", "--predict", tmp_path / "odd", "--no-heatmaps", cwd=place.folder, expect=None)
     assert "flairviz_roi" in run.text and "stroke_roi" in run.text
+
+
+def test_a_known_patient_with_new_images_is_judged_by_the_fold_that_tests_it():
+    from types import SimpleNamespace
+
+    from lib.data.case import Case, Header
+    from lib.ensemble import choose_voters
+    from lib.imaging.geometry import Geometry
+
+    prepared = SimpleNamespace(cases=[SimpleNamespace(content="x", patient=name, case=name) for name in ("p1", "Patient_01")],
+                               splits={0: {"p1": "train", "Patient_01": "test"}, 1: {"p1": "test", "Patient_01": "train"}})
+    members = {0: "model 0", 1: "model 1"}
+
+    def voters(case: str, patient: str, models=members) -> tuple[list[str], str]:
+        notes = []
+        header = Header(case, patient, {}, Geometry((1, 2, 2), None), 1)
+        return choose_voters(prepared, models, Case(header, np.zeros((1, 1, 2, 2)), {}), notes), " ".join(notes)
+
+    assert voters("loop7", "p1") == (["model 1"], "loop7: other images of patient p1 of the prepared data; predicted by fold 1 alone")
+    assert voters("loop7", "p1", {0: "model 0"})[0] == []
+    assert voters("loop8", "p2") == (["model 0", "model 1"], "")
+    found, note = voters("Patient_01", "Patient_01")  # nothing but a common name
+    assert len(found) == 2 and "has this name, but other images" in note

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
@@ -13,11 +12,12 @@ from lib.evaluation.average_precision import best_confidence
 from lib.evaluation.boxes import centre_distance, fuse_boxes, iou
 from lib.evaluation.statistics import mean_of_defined
 from lib.imaging.geometry import Fit
-from lib.study import one_of, require
-from lib.tasks.base import ALL, NamedTask
+from lib.study import require
+from lib.tasks.base import ALL
 from lib.tasks.box_drawing import draw_frames, side_by_side, truth_picture
 from lib.tasks.box_scores import lists_of, precision_recall, set_scores
 from lib.tasks.box_tables import box_rows, coco_documents, dataset_plots, image_name
+from lib.tasks.presence import SidedTask, absence_notes, mirror_notes
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = dict.fromkeys(("map@0.5", "map@[.5:.95]", "mar@[.5:.95]", "ap@0.5", "ap@[.5:.95]", "f1", "precision", "recall",
@@ -43,7 +43,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Detection(NamedTask):
+class Detection(SidedTask):
     """`task:` of a detection study; see tasks/__init__ for what each method is for.
 
     names: class -> what legends and figures call it. weights: class -> weight of its presence loss (1). presence_weight,
@@ -61,7 +61,6 @@ class Detection(NamedTask):
     overlap_weight: float = 2.0
     side_weight: float = 5.0
     visible: float = 0.5
-    swap: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         require(len(self.classes) > 0, "data.classes", "none", "at least one structure")
@@ -69,12 +68,9 @@ class Detection(NamedTask):
                 "neither: boxes may lie anywhere")
         require(not self.measurements, "measurements", list(self.measurements), "none: they are made of masks")
         require(not self.tolerance_mm, "report.tolerance_mm (--tolerance)", self.tolerance_mm, "none: it is for masks")
-        self.check_names(weights=self.weights, swap=self.swap)
+        self.check_names(weights=self.weights)
         self.check_drawing()
-        for one, other in self.swap.items():
-            one_of(other, self.classes, f"task.swap.{one}")
-        require(all(self.swapped[self.swapped[name]] == name for name in self.swapped), "task.swap", self.swap,
-                "pairs: each class with one other")
+        self.check_swap()
         require(0 < self.visible <= 1, "task.visible", self.visible, "above 0, at most 1")
         for key in ("presence_weight", "heat_weight", "overlap_weight", "side_weight"):
             require(0 <= getattr(self, key) < float("inf"), f"task.{key}", getattr(self, key), "at least 0")
@@ -109,20 +105,7 @@ class Detection(NamedTask):
         return {"presence": "logits, per class", "boxes": "per class: centre x, centre y, width, height, as shares of the "
                                                           "columns and rows of the padded frame"}
 
-    @property
-    def outputs(self) -> int:
-        return len(self.classes)
-
-    def check_window(self, window) -> None:
-        """Raises InputError for a mirror that the network cannot see through."""
-        require(not (window.mirror and self.swap), "window.mirror", "true with task.swap",
-                "one of them: the mean of both views would mix the names that change sides")
-
     # --- preparation ---------------------------------------------------------------------------------------------
-
-    @property
-    def targets_dtype(self) -> str:
-        return "float32"
 
     def targets_shape(self, samples: int, size: Sequence[int]) -> tuple[int, ...]:
         return samples, len(self.classes), 5
@@ -149,30 +132,10 @@ class Detection(NamedTask):
 
     def notes(self, headers: Sequence[Header], facts: Sequence[dict]) -> list[str]:
         """Structures that many images lack are worth a line, since they are what presence is learnt from."""
-        missing = {name: sum(fact[f"size_{name}"] == 0 for fact in facts) for name in self.classes}
-        rare = ", ".join(f"{name} in {count}" for name, count in missing.items() if count)
-        notes = [f"of {len(facts)} images, no {rare}"] if rare else []
-        sided = sorted({name for name in self.classes for side, other in (("left", "right"), ("right", "left"))
-                        if name.lower().replace(side, other) in map(str.lower, self.classes) and side in name.lower()})
-        if sided and not self.swap:
-            notes.append(f"{', '.join(sided)} change places in a mirror: say so in task.swap, or set "
-                         "augmentation.flip_columns to false")
-        return notes
+        return [*absence_notes(self.classes, self.present_in(facts)), *([] if self.swap else mirror_notes(self.classes))]
 
-    def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
-        """patient -> labels, fine to coarse: which of `data.folds.stratify` are there, and how many structures."""
-        held: dict[str, list[np.ndarray]] = {}
-        for patient, fact in zip(patients, facts):
-            held.setdefault(patient, []).append(np.array([fact[f"size_{name}"] > 0 for name in self.classes]))
-        chosen = [self.classes.index(name) for name in self.data.folds.stratify]
-        labels = {}
-        for patient, ones in held.items():
-            some, count = np.any(ones, axis=0), float(np.mean([one.sum() for one in ones]))
-            lack = len(self.classes) - count
-            fewer = "all structures" if lack == 0 else "most structures" if lack <= 2 else "few structures"
-            pattern = [", ".join(f"{self.classes[i]} {'present' if some[i] else 'absent'}" for i in chosen)] if chosen else []
-            labels[patient] = [*pattern, fewer]
-        return labels
+    def present_in(self, facts: Sequence[dict]) -> list[np.ndarray]:
+        return [np.array([fact[f"size_{name}"] > 0 for name in self.classes]) for fact in facts]
 
     def truth_records(self, truth: np.ndarray, case) -> list[dict]:
         """Rows of training_set.csv: the boxes that are there."""
@@ -186,21 +149,11 @@ class Detection(NamedTask):
     def transform(self, targets, warp):
         """Targets (torch, float32 (B, K, 5)) under the batch's geometric augmentation; see `box_losses.warp_boxes`."""
         from lib.tasks.box_losses import warp_boxes
-        order = [self.classes.index(self.swapped.get(name, name)) for name in self.classes]
-        return warp_boxes(targets, warp, self.visible, order)
-
-    @cached_property
-    def swapped(self) -> dict[str, str]:
-        return self.swap | {other: one for one, other in self.swap.items()}
+        return warp_boxes(targets, warp, self.visible, self.mirror_order)
 
     def present(self, targets: np.ndarray) -> np.ndarray:
         """bool (S, classes): which structures each target holds."""
         return targets[..., 0] > 0
-
-    def groups(self, present: np.ndarray) -> np.ndarray:
-        """bool (S,): which samples the balanced sampler draws as often as all others: those that lack a structure, from
-        which absence is learnt."""
-        return ~present.all(axis=1)
 
     def loss(self, outputs, targets):
         """(scalar, parts) of a detector's outputs against targets float32 (B, K, 5), all torch."""

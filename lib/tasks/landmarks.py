@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Callable, ClassVar, Iterable, Sequence
 
@@ -13,14 +13,14 @@ from lib.evaluation.measurements import Mark, Measurement, make_measurements
 from lib.evaluation.points import fuse_points, radial_error
 from lib.evaluation.statistics import mean_of_defined, youden_threshold
 from lib.imaging.geometry import Fit
-from lib.study import one_of, require
-from lib.tasks.base import ALL, NamedTask
+from lib.study import require
+from lib.tasks.base import ALL
 from lib.tasks.box_tables import image_name
 from lib.tasks.point_drawing import draw_frames, side_by_side, truth_picture
 from lib.tasks.point_places import REACH, presence, read_maps
 from lib.tasks.point_scores import PRESENCE, SUCCESS, case_scores, cumulative_errors, errors_of, set_scores
 from lib.tasks.point_tables import dataset_plots, point_rows, side_notes
-from lib.tasks.presence import absence_notes, mirror_notes, presence_strata
+from lib.tasks.presence import SidedTask, absence_notes, mirror_notes
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = {"radial_error_px": False, "radial_error_mm": False, **dict.fromkeys((*SUCCESS, "presence_roc_auc"), True)}
@@ -48,7 +48,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Landmarks(NamedTask):
+class Landmarks(SidedTask):
     """`task:` of a study of landmarks; see tasks/__init__ for what each method is for.
 
     names: point -> what legends and figures call it. sigma_px: standard deviation, in pixels of the grid (data.size), of the
@@ -61,24 +61,20 @@ class Landmarks(NamedTask):
     Targets: the same with x and y as shares of the columns and rows of the grid (0 at the first one's edge).
     """
     sized: ClassVar[bool] = False
+    things: ClassVar[str] = "points"
 
     sigma_px: float = 2.0
     heat_weight: float = 1.0
     place_weight: float = 10.0
     presence_weight: float = 0.0
-    swap: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         require(len(self.classes) > 0, "data.classes", "none", "the names of the points")
         require(self.data.encoding == "regions" and not self.data.inside, "data", "encoding or inside",
                 "neither: they are for masks")
         require(not self.tolerance_mm, "report.tolerance_mm (--tolerance)", self.tolerance_mm, "none: it is for masks")
-        self.check_names(swap=self.swap)
         self.check_drawing()
-        for one, other in self.swap.items():
-            one_of(other, self.classes, f"task.swap.{one}")
-        require(all(self.swapped[self.swapped[name]] == name for name in self.swapped), "task.swap", self.swap,
-                "pairs: each point with one other")
+        self.check_swap()
         require(0.7 <= self.sigma_px <= min(self.data.size) / 8, "task.sigma_px", self.sigma_px,
                 f"0.7 (a narrower Gaussian falls between two pixels) to {min(self.data.size) / 8:g} (an eighth of data.size)")
         for key in ("heat_weight", "place_weight", "presence_weight"):
@@ -91,10 +87,6 @@ class Landmarks(NamedTask):
     def measuring(self) -> list[Measurement]:
         """The functions behind `measurements:`. Raises InputError."""
         return make_measurements(self.measurements, self.classes, reads="points")
-
-    @cached_property
-    def swapped(self) -> dict[str, str]:
-        return self.swap | {other: one for one, other in self.swap.items()}
 
     @property
     def judged(self) -> bool:
@@ -132,20 +124,7 @@ class Landmarks(NamedTask):
         return {"logits": "(batch, points, rows, columns) of the padded frame: per point a heat map, to be put through a softmax "
                           "over all its places"}
 
-    @property
-    def outputs(self) -> int:
-        return len(self.classes)
-
-    def check_window(self, window) -> None:
-        """Raises InputError for a mirror that the network cannot see through."""
-        require(not (window.mirror and self.swap), "window.mirror", "true with task.swap",
-                "one of them: the mean of both views would mix the names that change sides")
-
     # --- preparation ---------------------------------------------------------------------------------------------
-
-    @property
-    def targets_dtype(self) -> str:
-        return "float32"
 
     def targets_shape(self, samples: int, size: Sequence[int]) -> tuple[int, ...]:
         return samples, len(self.classes), 3
@@ -174,18 +153,14 @@ class Landmarks(NamedTask):
 
     def notes(self, headers: Sequence[Header], facts: Sequence[dict]) -> list[str]:
         """Absent points are worth a line, and so are names that change sides in a mirror."""
-        absent = absence_notes(self.classes, self._present_in(facts))
+        absent = absence_notes(self.classes, self.present_in(facts))
         if absent and not self.judged:
             absent = [f"{absent[0]}; these points are not trained on there, but will be placed in every image, unless "
                       "task.presence_weight is above 0"]
         sides = [] if self.swap else mirror_notes(self.classes)
         return [*absent, *sides, *side_notes(self.classes, facts, self.swapped)]
 
-    def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
-        """patient -> labels, fine to coarse: which of `data.folds.stratify` are there, and how many points."""
-        return presence_strata(patients, self._present_in(facts), self.classes, self.data.folds.stratify, "points")
-
-    def _present_in(self, facts: Sequence[dict]) -> list[np.ndarray]:
+    def present_in(self, facts: Sequence[dict]) -> list[np.ndarray]:
         return [np.array([fact[f"x_{name}"] is not None for name in self.classes]) for fact in facts]
 
     def truth_records(self, truth: np.ndarray, case) -> list[dict]:
@@ -200,15 +175,11 @@ class Landmarks(NamedTask):
     def transform(self, targets, warp):
         """Targets (torch, float32 (B, P, 3)) under the batch's geometric augmentation; see `point_losses.warp_points`."""
         from lib.tasks.point_losses import warp_points
-        return warp_points(targets, warp, [self.classes.index(self.swapped.get(name, name)) for name in self.classes])
+        return warp_points(targets, warp, self.mirror_order)
 
     def present(self, targets: np.ndarray) -> np.ndarray:
         """bool (S, points): which points each target holds."""
         return targets[..., 2] > 0
-
-    def groups(self, present: np.ndarray) -> np.ndarray:
-        """bool (S,): which samples the balanced sampler draws as often as all others: those that lack a point."""
-        return ~present.all(axis=1)
 
     def loss(self, outputs, targets):
         """(scalar, parts) of `outputs["logits"]` (B, P, H, W) against targets float32 (B, P, 3), all torch."""

@@ -1,10 +1,69 @@
-"""What tasks share whose structures may be absent, or change sides in a mirror: folds dealt by what is there, notes."""
+"""What tasks share whose structures may be absent, or change sides in a mirror: their keys, folds by what is there, notes."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, Sequence
 
 import numpy as np
+
+from lib.study import one_of, require
+from lib.tasks.base import NamedTask
+
+
+@dataclass(frozen=True)
+class SidedTask(NamedTask):
+    """A task that finds each of its classes once in a frame. Targets are float32, whether it is there among them.
+
+    swap: class -> the class that it becomes in a mirror ({left_hip: right_hip}).
+    """
+    swap: dict[str, str] = field(default_factory=dict)
+
+    things: ClassVar[str] = "structures"  # what classes are, in the plural
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    @property
+    def targets_dtype(self) -> str:
+        return "float32"
+
+    @cached_property
+    def swapped(self) -> dict[str, str]:
+        return self.swap | {other: one for one, other in self.swap.items()}
+
+    @property
+    def mirror_order(self) -> list[int]:
+        """Of each class the index of that which it becomes in a mirror."""
+        return [self.classes.index(self.swapped.get(name, name)) for name in self.classes]
+
+    def check_swap(self) -> None:
+        """Raise InputError for names of no class, and for anything but pairs."""
+        self.check_names(swap=self.swap)
+        for one, other in self.swap.items():
+            one_of(other, self.classes, f"task.swap.{one}")
+        require(all(self.swapped[self.swapped[name]] == name for name in self.swapped), "task.swap", self.swap,
+                "pairs: each class with one other")
+
+    def check_window(self, window) -> None:
+        """Raises InputError for a mirror that the network cannot see through."""
+        require(not (window.mirror and self.swap), "window.mirror", "true with task.swap",
+                "one of them: the mean of both views would mix the names that change sides")
+
+    def strata(self, patients: Sequence[str], facts: Sequence[dict]) -> dict[str, list[str]]:
+        """patient -> labels, fine to coarse: which of `data.folds.stratify` are there, and how many classes."""
+        return presence_strata(patients, self.present_in(facts), self.classes, self.data.folds.stratify, self.things)
+
+    def groups(self, present: np.ndarray) -> np.ndarray:
+        """bool (S,): which samples the balanced sampler draws as often as all others: those that lack a class, from which
+        absence is learnt."""
+        return ~present.all(axis=1)
+
+    def present_in(self, facts: Sequence[dict]) -> list[np.ndarray]:
+        """Of each case bool (classes,): which of them its facts name."""
+        raise NotImplementedError
 
 
 def presence_strata(patients: Sequence[str], present: Sequence[np.ndarray], classes: Sequence[str], chosen: Sequence[str],
