@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.data.case import Case, CaseError, Header
+from lib.data.case import Case, CaseError, CaseProblem, Header
 from lib.data.grid import to_grid
 from lib.data.store import CaseRecord, Prepared, Samples, fit_of
 from lib.ensemble import Member, choose_voters, open_models, provenance, provider, vote, voters_task
 from lib.readers import make_reader
 from lib.results import Results, check_tolerance, headline
 from lib.study import InputError, Study
-from lib.workspace import Workspace, building, read_json, text_hash
+from lib.workspace import Workspace, building, read_json, text_hash, write_table
 
 
 def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str, root: Path, onnx_dir: Path | None,
@@ -30,14 +30,14 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
     scan = reader.headers(root, labels=False, new=True)
     if not scan.headers:
         raise InputError(f"no usable case in {root}" + "".join(f"\n  {p}" for p in scan.problems))
-    notes = [*scan.notes, *(f"left out: {problem}" for problem in scan.problems)]
+    notes, rejected = [*scan.notes, *(f"left out: {problem}" for problem in scan.problems)], list(scan.problems)
     labelled = with_truth(reader, root, {h.case for h in scan.headers}, notes)
     target = results_of(space.results(name), root, loaded)
     evidence, alone = [], 0
     with building(target) as folder:
         results = Results(folder, study, {"study": study.name, "run": name})
         for entry in progress(scan.headers, len(scan.headers), "predict"):
-            case = read_new(reader, root, entry, labelled.get(entry.case), notes)
+            case = read_new(reader, root, entry, labelled.get(entry.case), notes, rejected)
             voters = choose_voters(prepared, members, case, notes) if case else []
             if voters:
                 try:
@@ -45,8 +45,11 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
                     alone += len(voters) == 1 < len(members)
                 except CaseError as error:  # such as an image without contrast, which has no z-score
                     notes.append(f"left out: {error.problem}")
+                    rejected.append(error.problem)
         if not results.sheet:
             raise InputError(f"nothing could be predicted in {root}:\n  " + "\n  ".join(notes))
+        if rejected:
+            write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
         task = voters_task(list(members.values()))
         if evidence:
             results.add_set("", task, evidence)
@@ -87,7 +90,8 @@ def with_truth(reader, root: Path, usable: set[str], notes: list[str]) -> dict[s
     return {header.case: header for header in scan.headers}
 
 
-def read_new(reader, root: Path, entry: Header, labelled: Header | None, notes: list[str]) -> Case | None:
+def read_new(reader, root: Path, entry: Header, labelled: Header | None, notes: list[str],
+             rejected: list[CaseProblem]) -> Case | None:
     """The case with its truth if that can be read, else without; None (and a note) if its images cannot be read."""
     if labelled is not None:
         try:
@@ -98,6 +102,7 @@ def read_new(reader, root: Path, entry: Header, labelled: Header | None, notes: 
         return reader.read(root, entry, labels=False)
     except CaseError as error:
         notes.append(f"left out: {error.problem}")
+        rejected.append(error.problem)
         return None
 
 

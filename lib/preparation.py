@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import threading
@@ -22,9 +23,11 @@ from lib.data.store import Rows, fit_of, save_truth
 from lib.data.tables import write_tables
 from lib.networks import check_network, check_outputs
 from lib.readers import make_reader
+from lib.selection import Selection
 from lib.study import InputError, Study, differences, plain
 from lib.tasks import make_task
-from lib.workspace import Workspace, broken_tables, building, file_hash, read_manifest, read_table, text_hash, write_json, write_manifest
+from lib.workspace import (Workspace, broken_tables, building, file_hash, read_manifest, read_table, text_hash, write_json,
+                           write_manifest)
 
 PACKAGES = ("numpy", "nibabel", "opencv-python", "pydicom", "scikit-learn", "connected-components-3d")
 DISK_RESERVE = 64 * 2**20  # bytes that must stay free beside the arrays
@@ -56,8 +59,11 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     check_network(study)  # a misspelt name should not wait for script 2
     reader = make_reader(study.data)
     scan = reader.headers(root)
-    notes = [*scan.notes, *([f"{len(scan.unused)} names that are not used are listed in {space.prepared / 'not_used.csv'}"]
-                            if scan.unused else []), *([f"skipped (none of the study's files): {', '.join(scan.ignored)}"] if scan.ignored else [])]
+    notes = list(scan.notes)
+    if scan.unused:
+        notes.append(f"{len(scan.unused)} names that are not used are listed in {space.prepared / 'not_used.csv'}")
+    if scan.ignored:
+        notes.append(f"skipped (none of the study's files): {', '.join(scan.ignored)}")
     stop_if_bad(scan.problems, skip_bad)
     headers = scan.headers
     if not headers:
@@ -65,12 +71,14 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
                          + (f"; none of these is in {', '.join(scan.ignored[:5])}" if scan.ignored else ""))
     if not study.data.classes:
         found = reader.find_classes(root, headers)
-        notes.append(f"classes found in the data: {found} (write them into the study as data.classes to name them)")
+        written = found if any(value is not None for value in found.values()) else list(found)
+        notes.append(f"classes found in the data; to name them write into the study  classes: {json.dumps(written)}")
         study = replace(study, data=replace(study.data, classes=found))
         reader = make_reader(study.data)
     task = make_task(study)
     task.check_channels(len(reader.channel_names))
     check_outputs(study, task)
+    Selection(study.training, task, 0, True)  # what no epoch can be chosen by should not wait for script 2 either
     check_subsets(headers, study, asked_for)
     sources = parallel(lambda header: source_hashes(root, header), headers, jobs)
     key = {"data": {k: v for k, v in study.to_dict()["data"].items() if k != "input"},
@@ -79,13 +87,16 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
                      for h, s in zip(headers, sources)}}
     key = plain(key)
     old = read_manifest(space.prepared)
+    if old and old["study"]["name"] != study.name:
+        raise InputError(f"{space.prepared} holds the prepared data of study {old['study']['name']!r}, not {study.name!r}: name "
+                         "another workspace with -o, or remove that folder")
     unreadable = [str(problem) for problem in scan.problems]
     changed = [*differences(old["key"], key), *differences(old.get("unreadable", []), unreadable, "bad cases")] if old else []
     if old and not changed:
         changed = [f"{name} was changed by hand" for name in broken_tables(space.prepared, old)]
     if old and not changed:
         changed = missing_arrays(space.prepared)
-    if old and not changed and old["study"]["name"] == study.name and (skip_bad or not old["rejected"]):
+    if old and not changed and (skip_bad or not old["rejected"]):
         refresh(space.prepared, old, study, as_written)
         return Outcome(False, len(headers), old["targets_shape"][0], space.prepared, [], notes, scan.problems)
 

@@ -66,6 +66,9 @@ class Results:
         if rows:
             _, height, width = case.geometry.shape
             self.images.append({"key": key, "file_name": case.files.get("image", case.case), "width": width, "height": height})
+        if len(rows) == 1 and self.sheet and self.sheet[-1]["case"] == case.case:  # what was said stands before how good it is
+            head = {key: self.sheet[-1].pop(key) for key in ("case", "patient", "fold")}
+            self.sheet[-1] = {**head, **rows[0], **self.sheet[-1]}
         self.predictions += [{**about, **row} for row in rows]
         if truth is not None:
             self.truths += [{**about, **row} for row in task.truth_records(truth, case)]

@@ -215,7 +215,9 @@ class Trainer:
         self.write_metrics()  # a kill may have come before the last row
         if self.fold.validation:
             self.calibration = self.validation.calibrate(self.kept)
-            self.log(f"thresholds from validation: {self.calibration}")
+            chosen = ", ".join(f"{key} {value}" for key, value in self.calibration.items() if key != "cases" and value != {})
+            if chosen:
+                self.log(f"from {self.calibration['cases']} validation cases: {chosen}")
             if self.study.report.validation_pictures:
                 self.validation.draw(self.kept, self.task.with_calibration(self.calibration), self.folder / "validation")
         else:

@@ -547,3 +547,13 @@ def test_the_public_planes_and_their_table():
         "Not A Brain", "Other", "Trans-cerebellum", "Trans-thalamic", "Trans-ventricular"]
     subsets = reader(study.data.classes, columns={"image": "Image_name", "label": "Plane", "subset": "Train"}, **keys)
     assert len(subsets.headers(REAL).problems) == 40  # its Train is 0 or 1
+
+
+def test_a_test_folder_without_a_train_folder_is_noted(tmp_path):
+    for index, path in enumerate(("Training/cat/a.png", "Training/dog/b.png", "test/cat/c.png", "test/dog/d.png")):
+        save(tmp_path / path, index)
+    scan = reader(("cat", "dog"), images=".", labels="folders", table="").headers(tmp_path)
+    assert any(note.startswith("there is test/ but no train/ beside it") for note in scan.notes) and len(scan.headers) == 4
+    (tmp_path / "Training").rename(tmp_path / "train")
+    scan = reader(("cat", "dog"), images=".", labels="folders", table="").headers(tmp_path)
+    assert not any("beside it" in note for note in scan.notes)

@@ -20,6 +20,7 @@ from lib.reporting.heatmaps import MARGIN_PX, WORST_PX, caption, draw_worst, wor
 from lib.reporting.results import draw_results, pairs_of, unit_of
 from lib.reporting.style import pyplot
 from lib.tasks.base import Task
+from lib.workspace import write_table
 
 
 @pytest.fixture
@@ -71,6 +72,19 @@ def test_the_page_of_the_worst_cases_begins_with_the_worst(tmp_path):
     assert [int(page[strip * i + MARGIN_PX + 200, 500, 0]) for i in range(3)] == [60, 220, 120]
     draw_worst(tmp_path / "none", rows, "iou")
     assert not (tmp_path / "none").exists()
+
+
+def test_samples_show_every_stratum(tmp_path):
+    """Of 100 cases one in ten is rare, and each stratum has as many of the twelve as it has turns."""
+    strata = ["rare" if i % 50 == 7 else "few" if i % 10 == 3 else "many" for i in range(100)]
+    write_table(tmp_path / "folds.csv", ["patient", "fold", "stratum"],
+                [{"patient": f"p{i}", "fold": 0, "stratum": stratum} for i, stratum in enumerate(strata)])
+    prepared = SimpleNamespace(folder=tmp_path, cases=[SimpleNamespace(index=i, patient=f"p{i}") for i in range(100)])
+    shown = [case.index for case in dataset.spread_cases(prepared)]
+    assert shown == sorted(set(shown)) and len(shown) == dataset.SAMPLES
+    assert {name: [strata[i] for i in shown].count(name) for name in ("rare", "few", "many")} == {"rare": 2, "few": 5, "many": 5}
+    prepared.cases = prepared.cases[:5]
+    assert [case.index for case in dataset.spread_cases(prepared)] == [0, 1, 2, 3, 4]
 
 
 def test_units_come_from_the_name():

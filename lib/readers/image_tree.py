@@ -132,6 +132,15 @@ def subset_folders(folder: Path) -> list[str]:
     return [name for name in listing(folder) if subset_of(name) and (folder / name).is_dir()]
 
 
+def lonely_subsets(folder: Path, test_folders: Sequence[str]) -> list[str]:
+    """A line for val and test folders without a train folder beside them, which are folders like all others."""
+    names = [name for name in subset_folders(folder) if name not in test_folders]
+    if not names or "train" in map(subset_of, names):
+        return []
+    return [f"there is {' and '.join(f'{name}/' for name in names)} but no train/ beside it, so all its images are dealt into "
+            "folds like the others; rename the folder of the others to train if they are to be apart"]
+
+
 def _subset(folder: Path, path: str) -> str:
     """Of the train, val and test folders. Raises InputError for an image that a link puts into another one than that which
     holds it."""

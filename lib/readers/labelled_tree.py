@@ -16,7 +16,7 @@ from lib.imaging.geometry import Geometry
 from lib.imaging.photographs import Facts, PhotographError, read_facts, read_image
 from lib.readers.copies import copies_note, told_apart, without_copies
 from lib.readers.image_files import NO_PATTERN, conversion_notes
-from lib.readers.image_tree import ImageTree, Photo, check_subsets, subset_folders
+from lib.readers.image_tree import ImageTree, Photo, check_subsets, subset_folders, lonely_subsets
 from lib.readers.names import check_inside, check_name, patient_of, printable, relative, some
 from lib.readers.photo_rows import Found, Matched
 from lib.readers.tables import WORKBOOKS, Table, read_table
@@ -78,6 +78,7 @@ class LabelledTree(ImageTree):
         new = new or not labels
         folders, notes = self._folders(root, new), []
         source = self._source(root, folders, new) if labels else None
+        notes += [] if new or self.data.folds.pool or set(folders) != {""} else lonely_subsets(folders[""], self.test_folders)
         spacings = self._spacings(root, new, notes)
         photos, ignored = self._photos(root, folders, new)
         photos = told_apart(root, photos) if self.apart else photos

@@ -70,7 +70,7 @@ class ImageRows:
         name first; those of `patient` and `subset` go into these of a Row. Raises InputError."""
         self.columns, self.role = columns, next(iter(columns))
         self.place = " and ".join(table.place for table in tables.values())
-        self.separator = next(iter(tables.values())).separator or ","
+        self.separator = next(iter(tables.values())).separator  # none in a workbook, where a comma is a decimal one
         self.rows = [(folder, *row) for folder, table in tables.items() for row in self._rows(table)]
 
     def _rows(self, table: Table) -> list[tuple[str, Row]]:

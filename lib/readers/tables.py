@@ -156,6 +156,9 @@ def _csv(path: Path, separator: str) -> list[list[str]]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, UnicodeDecodeError):
+        return InputError(f"{path}: cannot be read as a table: it holds letters that are not in UTF-8; in Excel, save it as "
+                          '"CSV UTF-8" or as XLSX')
     short = " ".join(str(error).split())[:120] or type(error).__name__
     return InputError(f"{path}: cannot be read as a table ({short}); expected CSV in UTF-8, or XLSX")
 
@@ -204,7 +207,7 @@ def read_spacings(root: Path, table: SpacingTable, suffixes: Sequence[str]) -> d
     for _, (name, *cells) in read.cells({f"data.reader.spacing_table.{key}": getattr(table, key) for key in keys}):
         if not name:
             continue
-        numbers = [parse_number(cell, table.separator) for cell in cells]
+        numbers = [parse_number(cell, read.separator) for cell in cells]
         bad = next((cell for cell, number in zip(cells, numbers) if number is None or number <= 0), None)
         entry = ((numbers[0], numbers[-1]) if bad is None else
                  f"has the spacing {bad!r}, expected mm per pixel above 0,")

@@ -102,7 +102,7 @@ def read_rows(root: Path, table: Table, folder: Path, columns: Mapping[str, str]
                                                      f"({begin})"))
             continue
         try:
-            rows.setdefault(file, []).append(_row(place, said, columns, table.separator or ",", new))
+            rows.setdefault(file, []).append(_row(place, said, columns, table.separator, new))
         except RowError as error:
             problems.append(CaseProblem(printable(cases.get(file, case)), place, str(error)))
             rows.setdefault(file, []).append(None)

@@ -137,14 +137,28 @@ def dot_size(cases: int) -> float:
     return 4 if cases < 100 else 2
 
 
+def spread_cases(prepared: Prepared) -> list:
+    """SAMPLES cases in order, of each stratum as many as there are turns, spread over it."""
+    stratum = {row["patient"]: row["stratum"] for row in read_table(prepared.folder / "folds.csv")}
+    groups: dict[str, list] = {}
+    for case in prepared.cases:
+        groups.setdefault(stratum[case.patient], []).append(case)
+    turns = [0] * len(groups)
+    while sum(turns) < min(SAMPLES, len(prepared.cases)):
+        behind = [i for i, group in enumerate(groups.values()) if turns[i] < len(group)]
+        turns[min(behind, key=lambda i: turns[i])] += 1
+    chosen = [group[round((turn + 0.5) * len(group) / count - 0.5)] for group, count in zip(groups.values(), turns)
+              for turn in range(count)]
+    return sorted(chosen, key=lambda case: case.index)
+
+
 def draw_samples(prepared: Prepared, task, path: Path) -> None:
-    """Cases spread over the data set, each at the frame that holds most of the innermost region, truth outlined."""
+    """Cases of all strata, each at the frame that holds most of the innermost region, truth outlined."""
     plt = pyplot()
-    chosen = np.unique(np.linspace(0, len(prepared.cases) - 1, SAMPLES).astype(int))
-    cases = [prepared.cases[index] for index in chosen]
+    cases = spread_cases(prepared)
     pictures = [task.truth_picture(prepared.frames[case.frames], prepared.truth(case), case) for case in cases]
-    columns = min(4, len(chosen))
-    rows = -(-len(chosen) // columns)
+    columns = min(4, len(cases))
+    rows = -(-len(cases) // columns)
     height = 2.4 * max(picture.shape[0] / picture.shape[1] for picture in pictures) + 0.25
     figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, height * rows), squeeze=False)
     for axis in axes.flat:

@@ -18,7 +18,7 @@ ANIMATED_PX = 320  # longer side, at most
 FLOOR, OPACITY, DARKEST = 0.1, 0.7, 0.35  # of a map: up to which value it is clear, how opaque it is at 1, its first colour
 NAME_PX = 220  # width up to which the name of a class makes room for itself
 CARD_PX, BAR_PX, TOP = 300, 12, 3  # width of the card of classes, height of a bar, how many classes
-WRONG = (255, 170, 80)
+WRONG = (255, 90, 90)  # no class has it
 
 
 def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case, chosen: Sequence[int] | None,
@@ -78,6 +78,8 @@ def verdict(task, prediction, truth: np.ndarray | None) -> str:
     """Which class, how sure, and whether it is right."""
     index = prediction.predicted
     said = f"{task.shown(task.classes[index])} {prediction.probabilities[index]:.2f}"
+    if prediction.cam is not None and heat_of(prediction) is None:
+        said = f"{said}, empty map: nothing spoke for it"
     if truth is None:
         return said
     return f"right: {said}" if truth[0] == index else f"WRONG: {said} (truth: {task.shown(task.classes[truth[0]])})"
