@@ -157,8 +157,8 @@ def _csv(path: Path, separator: str) -> list[list[str]]:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, UnicodeDecodeError):
-        return InputError(f"{path}: cannot be read as a table: it holds letters that are not in UTF-8; in Excel, save it as "
-                          '"CSV UTF-8" or as XLSX')
+        return InputError(f"{path}: cannot be read as a table (it holds letters that are not in UTF-8): in Excel, save it "
+                          'as "CSV UTF-8" or as XLSX')
     short = " ".join(str(error).split())[:120] or type(error).__name__
     return InputError(f"{path}: cannot be read as a table ({short}); expected CSV in UTF-8, or XLSX")
 
