@@ -36,7 +36,7 @@ DEMO_TRAIN_fetal_biometry_landmarks    = -j 3 --epochs 20 --batch-size 4 -lr 3e-
 DEMO_PATIENTS_echo_quality = --patients 60 --seed 0
 DEMO_PREPARE_echo_quality  = -k 3 --set 'data.size=[40,40]'
 DEMO_TRAIN_echo_quality    = -j 3 --epochs 12 --batch-size 8 -lr 2e-3 --tracker none --set training.schedule=one_cycle \
-	--set 'window={frames: 4, stride: 6, test_windows: 2}'
+	--set 'window={frames: 4, stride: 6, test_windows: 2}' --set training.select=loss --set task.label_smoothing=0.1
 
 # make env PYTHON=/path/to/python uses that one; otherwise the first of these that runs and is new enough.
 PYTHON =

@@ -38,8 +38,8 @@ def test_the_best_epoch_is_converted_not_the_latest(prepared, tmp_path, monkeypa
     from lib.onnx_model import OnnxModel
     place = prepared.copy(tmp_path, "prepared")
     overrides = ("training.select=dice/brain", "training.epochs=3")
-    # the same score in every epoch: the first epoch is the best one and stays it
-    monkeypatch.setattr(lib.selection.Selection, "score_of", lambda self, row: 0.5)
+    # the first epoch is the best one and stays it
+    monkeypatch.setattr(lib.selection.Selection, "score_of", lambda self, row: 0.5 - row["epoch"] / 10)
     place.train(0, RUN, *overrides)
     best, last = (torch.load(place.fold(0) / name, weights_only=True) for name in ("best.pt", "last.pt"))
     assert best["epoch"] == 0 and last["epoch"] == 3
