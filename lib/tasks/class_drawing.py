@@ -183,7 +183,7 @@ def truth_picture(task, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarr
 
 def animated(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> np.ndarray | None:
     """See Classification.animated."""
-    if len(frames) == 1 or heat_of(prediction) is None:
+    if len(frames) == 1 or prediction.cam is None:
         return None
     chosen = range(0, len(frames), -(-len(frames) // ANIMATED_FRAMES))
     scale = panel_scale(case.geometry, ANIMATED_PX, ANIMATED_PX)
