@@ -18,7 +18,8 @@ class Selection:
         """Raises InputError for what cannot be selected on."""
         self.settings, self.fold, self.has_validation = settings, fold, has_validation
         self.epoch, self.improved, self.score, self.loss = -1, -1, -math.inf, math.inf
-        metric, _, name = settings.select.partition("/")
+        self.select = settings.select or next(iter(task.selectable))  # the task's main metric stands first
+        metric, _, name = self.select.partition("/")
         known = {"loss": False, **task.selectable}
         one_of(metric, tuple(known), "training.select")
         if metric != "loss":
@@ -27,7 +28,7 @@ class Selection:
 
     @property
     def column(self) -> str:
-        select = self.settings.select
+        select = self.select
         return "validation_loss" if select == "loss" else select if "/" in select else f"{select}/all"
 
     @property
@@ -46,7 +47,7 @@ class Selection:
                              f"{', '.join(known or sorted(c for c in row if '/' in c))}")
         score = row[self.column]
         if math.isnan(score) and metric in ALWAYS_DEFINED:
-            raise InputError(f"no validation case of fold {self.fold} has what training.select={self.settings.select} "
+            raise InputError(f"no validation case of fold {self.fold} has what training.select={self.select} "
                              "scores, so no epoch can be chosen: select another metric or class, or prepare with another "
                              "data.folds.seed or a larger -v")
         if math.isnan(score):  # not defined in this epoch

@@ -151,7 +151,7 @@ class Training:
     patience: int = 15  # epochs without a better validation score before stopping; 0 never stops early
     checkpoint_every: int = 0  # epochs between checkpoints that are kept beside best.pt and last.pt; 0: none
     average: float = 0.0  # decay of the moving average of the weights that is validated and kept; 0: none
-    select: str = "dice"  # validation metric of the best checkpoint, METRIC or METRIC/CLASS; `loss` is possible
+    select: str = ""  # validation metric of the best checkpoint, METRIC or METRIC/CLASS; `loss` is possible; empty: the task's
     seed: int = 0
 
     def __post_init__(self):

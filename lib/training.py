@@ -85,7 +85,7 @@ class Trainer:
         self.validation = Validation(study, self.task, fold.prepared, fold.validation, device, self.amp)
         if fold.validation:
             held = np.concatenate([fold.prepared.targets[case.samples] for case, _ in fold.validation])
-            self.task.check_selection(self.settings.select.partition("/")[0], self.task.present(held))
+            self.task.check_selection(self.selection.select.partition("/")[0], self.task.present(held))
         self.average = None
         if self.settings.average:
             self.average = AveragedModel(self.network, multi_avg_fn=warming_average(self.settings.average), use_buffers=True)

@@ -76,3 +76,7 @@ def test_of_equal_scores_the_lower_loss_is_kept():
     assert [choice.take(epoch, score, loss) for epoch, (score, loss) in enumerate(
         ((0.5, 2.0), (0.5, 2.5), (0.5, 1.0), (0.4, 0.5), (0.5, 1.0)))] == [True, False, True, False, False]
     assert (choice.epoch, choice.score, choice.loss) == (2, 0.5, 1.0)
+
+
+def test_a_study_that_names_no_metric_is_selected_on_the_main_one_of_its_task():
+    assert Selection(Training(), TASK, 0, True).column == "dice/all"

@@ -5,7 +5,7 @@ stages use:
 
     whole_series                     whether a case is one sample, seen through windows of its series, or a sample per frame
     case_metrics                     metrics that a single case has, the main one first
-    selectable                       metrics that a best epoch can be chosen by -> whether larger is better
+    selectable                       metrics that a best epoch can be chosen by, the main one first -> whether larger is better
     outputs                          units or channels that the network must give; `reads` by which names, and what they mean
     check_channels(channels)         InputError for keys that need a channel that is not there; `check_window(window)`;
                                      `check_selection(metric, present)` of validation targets that no epoch could be chosen by
