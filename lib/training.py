@@ -84,8 +84,8 @@ class Trainer:
         self.selection = Selection(self.settings, self.task, fold.index, bool(fold.validation))
         self.validation = Validation(study, self.task, fold.prepared, fold.validation, device, self.amp)
         if fold.validation:
-            held = np.concatenate([fold.prepared.targets[case.samples] for case, _ in fold.validation])
-            self.task.check_selection(self.selection.select.partition("/")[0], self.task.present(held))
+            held = [self.task.present(fold.prepared.targets[case.samples]) for case, _ in fold.validation]  # a case at a time
+            self.task.check_selection(self.selection.select.partition("/")[0], np.concatenate(held))
         self.average = None
         if self.settings.average:
             self.average = AveragedModel(self.network, multi_avg_fn=warming_average(self.settings.average), use_buffers=True)
@@ -146,7 +146,8 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         self.epoch, self.history, self.finished = state["epoch"], state["history"], state["finished"]
         self.selection.epoch, self.selection.score = state["best_epoch"], state["best_score"]
-        self.selection.loss, self.selection.improved = state["best_loss"], state["improved"]
+        self.selection.loss = state.get("best_loss", math.inf)  # older files know neither
+        self.selection.improved = state.get("improved", state["best_epoch"])
 
     # --- one epoch -----------------------------------------------------------------------------------------------
 
