@@ -23,6 +23,7 @@ from lib.reporting.plots import draw_plots
 from lib.study import Data, Folds, InputError, Study, Window
 from lib.tasks import make_task
 from lib.tasks.base import ALL
+from lib.tasks.class_drawing import shown_part
 from lib.tasks.class_losses import class_loss
 from lib.tasks.class_maps import spread_maps, window_shares
 from lib.tasks.classification import Classification, Prediction
@@ -585,3 +586,14 @@ def test_names_of_classes_never_leave_the_folder(tmp_path):
     write_misclassified(tmp_path / "results", [row], {"../x": sheet})
     written = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.png")]
     assert len(written) == 2 and all(name == "s.png" or name.startswith("results/misclassified/") for name in written)
+
+
+def test_nothing_is_painted_around_the_sector():
+    frames = np.zeros((4, 1, 16, 16), np.uint8)
+    frames[2, 0, 4:12, 4:12] = 90
+    assert shown_part(frames)[4:12, 4:12].all() and shown_part(frames).sum() == 64
+    assert shown_part(frames[:1]).all() and shown_part(frames.astype(np.float16)).all()
+    task, whole = task_of(), record(4, (16, 16), (16, 16))
+    clip = replace(prediction_of(0.3, 0.7, frames=4), cam=np.ones((2, 4, 2, 2), np.float32))
+    drawn = task.draw(frames, clip, None, whole, [0])[0]
+    assert not drawn[:3].any() and drawn[6:10, 6:10].any()

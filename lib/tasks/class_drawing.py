@@ -28,7 +28,8 @@ def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, 
     pictures = [canvas(image, scale) for image in native_images(task, frames, case, chosen)]
     maps = None if prediction is None else heat_of(prediction)
     if maps is not None:
-        pictures = [heated(picture, native_map(maps[frame], case)) for picture, frame in zip(pictures, chosen)]
+        seen = native_map(shown_part(frames), case)
+        pictures = [heated(picture, native_map(maps[frame], case) * seen) for picture, frame in zip(pictures, chosen)]
     return np.stack(pictures)
 
 
@@ -54,6 +55,14 @@ def heat_of(prediction) -> np.ndarray | None:
     maps = prediction.cam[prediction.predicted]
     most = float(maps.max(initial=0))
     return maps / most if most > 0 else None
+
+
+def shown_part(frames: np.ndarray) -> np.ndarray:
+    """float32 (rows, columns) of the grid: 1 where a loop of grey levels ever shows something, 0 around its sector, which
+    preparation made black; all of a single image."""
+    if len(frames) == 1 or frames.dtype != np.uint8:
+        return np.ones(frames.shape[-2:], np.float32)
+    return (frames.max(axis=(0, 1)) > 0).astype(np.float32)
 
 
 def native_map(values: np.ndarray, case) -> np.ndarray:
