@@ -43,7 +43,10 @@ PYTHON =
 PYTHONS = python3.12 python3.11 python3.13 python3.14 python3
 # What opencv-python loads and does not bring: libGL.so.1; libglib-2.0.so.0 and libgthread-2.0.so.0.
 DEBIAN_PACKAGES = libgl1 libglib2.0-0
-TEST_PINS = pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0 pycocotools==2.0.11
+TEST_PINS = pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0 pycocotools==2.0.11 \
+	pytest-xdist==3.8.0 execnet==2.1.2
+# Two files of tests at once, each with one thread: more threads than cores would wait for each other.
+RUN_TESTS = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 TESTS = tests
 # Every package of requirements.txt's first section, by the name that the code imports.
 IMPORTS = cc3d cv2 matplotlib.pyplot nibabel numpy onnx onnxruntime onnxscript openjpeg openpyxl pandas \
@@ -113,7 +116,7 @@ env:
 test: env
 	@[ "$$(cat $(TESTABLE) 2>/dev/null)" = "$(TEST_PINS)" ] || \
 		{ $(PIP_INSTALL) $(TEST_PINS) && echo "$(TEST_PINS)" > $(TESTABLE); }
-	$(VENV)/bin/python -m pytest $(TESTS) -q
+	$(RUN_TESTS) $(TESTS)
 
 # Prerequisites run from left to right: a wrong name should not cost the minutes that env takes.
 demo: known-study env
