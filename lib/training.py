@@ -84,8 +84,8 @@ class Trainer:
         self.selection = Selection(self.settings, self.task, fold.index, bool(fold.validation))
         self.validation = Validation(study, self.task, fold.prepared, fold.validation, device, self.amp)
         if fold.validation:
-            held = [self.task.present(fold.prepared.targets[case.samples]) for case, _ in fold.validation]  # a case at a time
-            self.task.check_selection(self.selection.select.partition("/")[0], np.concatenate(held))
+            targets = (fold.prepared.targets[case.samples] for case, _ in fold.validation)  # read only if they are asked for
+            self.task.check_selection(self.selection.select.partition("/")[0], targets)
         self.average = None
         if self.settings.average:
             self.average = AveragedModel(self.network, multi_avg_fn=warming_average(self.settings.average), use_buffers=True)

@@ -364,9 +364,9 @@ def test_roc_needs_validation_cases_of_two_classes():
     task = task_of()
     for metric in ("roc_auc", "pr_auc"):
         with pytest.raises(InputError, match=f"training.select={metric}: found only good among the validation cases"):
-            task.check_selection(metric, task.present(np.array([1, 1])))
-        task.check_selection(metric, task.present(np.array([1, 0])))
-    task.check_selection("accuracy", task.present(np.array([1, 1])))
+            task.check_selection(metric, [np.array([1]), np.array([1])])
+        task.check_selection(metric, [np.array([1]), np.array([0])])
+    task.check_selection("accuracy", [np.array([1]), np.array([1])])
 
 
 # --- figures and tables --------------------------------------------------------------------------------------------------

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from lib.networks import Inputs
 from lib.networks.freezing import layers_of
-from lib.networks.weights import KEY, cached, load_weights, read_weights
-from lib.study import require
+from lib.networks.weights import load_weights, read_weights, weights_file
 
 STEM = "backbone.conv1.weight"
 HEAD = "classifier."
@@ -48,7 +46,7 @@ def build_deeplab(name: str, inputs: Inputs, outputs: int, weights_follow: bool,
                                            bias=False)
         nn.init.kaiming_normal_(network.backbone.conv1.weight, mode="fan_out", nonlinearity="relu")  # as in torchvision
     if weights is not None and not weights_follow:
-        path = weights_file(name, weights)
+        path = weights_file(weights, published(name))
         state = read_weights(path)
         whole = any(key.startswith(HEAD) for key in state)
         if not any(key.startswith("backbone.") for key in state):
@@ -58,14 +56,9 @@ def build_deeplab(name: str, inputs: Inputs, outputs: int, weights_follow: bool,
     return DeepLab(network)
 
 
-def weights_file(name: str, weights: str) -> Path:
-    """The file that `imagenet`, `coco` or a path means. torchvision's own first ImageNet weights, on which its COCO
-    weights were trained as well. Raises InputError."""
+def published(name: str) -> dict[str, str]:
+    """torchvision's own first ImageNet weights, on which its COCO weights were trained as well."""
     from torchvision.models import get_model_weights
 
-    if weights == "imagenet":
-        return cached(get_model_weights(name.removeprefix("deeplabv3_"))["IMAGENET1K_V1"].url)
-    if weights == "coco":
-        return cached(get_model_weights(name)["COCO_WITH_VOC_LABELS_V1"].url)
-    require(Path(weights).is_file(), KEY, repr(weights), "imagenet, coco or the path of a local file")
-    return Path(weights)
+    return {"imagenet": get_model_weights(name.removeprefix("deeplabv3_"))["IMAGENET1K_V1"].url,
+            "coco": get_model_weights(name)["COCO_WITH_VOC_LABELS_V1"].url}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,8 +12,8 @@ from lib.networks import Inputs
 from lib.networks.freezing import layers_of
 from lib.networks.gradcam import Explained
 from lib.networks.smp import check_size
-from lib.networks.weights import KEY, cached, load_weights, read_weights
-from lib.study import InputError, require
+from lib.networks.weights import load_weights, read_weights, weights_file
+from lib.study import InputError
 
 # families whose last features are averaged into one linear layer: these features; DenseNet has a ReLU between
 LAST = {"ResNet": "layer4", "DenseNet": "features", "EfficientNet": "features", "MobileNetV2": "features",
@@ -52,8 +51,7 @@ def build_image_network(name: str, inputs: Inputs, outputs: int, weights_follow:
     made = ImageNetwork(network, head, gradcam_layer)
     check_size(name, network, inputs, 1)
     if weights is not None and not weights_follow:
-        path = cached(next(iter(models.get_model_weights(chosen))).url) if weights == "imagenet" else Path(weights)
-        require(path.is_file(), KEY, repr(weights), "imagenet or the path of a local file")
+        path = weights_file(weights, {"imagenet": next(iter(models.get_model_weights(chosen))).url})
         # as DenseNet's layers were called when its weights were published
         state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", key): value
                  for key, value in read_weights(path).items()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from lib.networks import Inputs
-from lib.networks.weights import KEY, cached, load_weights, read_weights
+from lib.networks.weights import load_weights, read_weights, weights_file
 from lib.networks.window import mirrored_maps
 from lib.study import one_of, require
 
@@ -40,8 +39,7 @@ def build_mobilenet(inputs: Inputs, outputs: int, weights_follow: bool, head: st
         features[0][0] = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False)
         nn.init.kaiming_normal_(features[0][0].weight, mode="fan_out")  # as in torchvision
     if weights is not None and not weights_follow:
-        path = cached(MobileNet_V2_Weights.IMAGENET1K_V1.url) if weights == "imagenet" else Path(weights)
-        require(path.is_file(), KEY, repr(weights), "imagenet or the path of a local file")
+        path = weights_file(weights, {"imagenet": MobileNet_V2_Weights.IMAGENET1K_V1.url})
         state = {key.removeprefix("features."): value for key, value in read_weights(path).items()}
         load_weights(features, state, path, stem=STEM, ignored=("classifier.", "head.", f"{LEVELS[32] + 1}."))
     made = (HeatmapHead(outputs, width, stride) if head == "heatmap"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Mapping
 
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 
 from lib.networks import Inputs
 from lib.networks.gradcam import Explained
-from lib.networks.weights import KEY, cached, load_weights, read_weights
+from lib.networks.weights import load_weights, read_weights, weights_file
 from lib.networks.window import SCALES
 from lib.study import require
 
@@ -45,8 +44,7 @@ def build_r2plus1d(inputs: Inputs, outputs: int, weights_follow: bool, weights: 
         nn.init.kaiming_normal_(network.stem[0].weight, mode="fan_out", nonlinearity="relu")  # as in torchvision
     made = VideoNetwork(network, levels, dropout, gradcam_layer)
     if weights is not None and not weights_follow:
-        path = cached(pretrained.url) if weights == "kinetics" else Path(weights)
-        require(path.is_file(), KEY, repr(weights), "kinetics or the path of a local file")
+        path = weights_file(weights, {"kinetics": pretrained.url})
         load_weights(network, own_names(read_weights(path)), path, stem=STEM, heads=(HEAD,), optional=(HEAD,))
     return made
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lib.progress import print_line
-from lib.study import InputError
+from lib.study import InputError, require
 
 KEY = "network.weights"
 HOLDERS = ("state_dict", "model", "network", "model_state_dict")  # where a checkpoint keeps its weights
@@ -24,6 +24,14 @@ def cached(url: str) -> Path:
         raise InputError(f"{KEY}: {path.name} is not in {path.parent} and nothing is downloaded: get {url} and put it "
                          "there, or give the path of a local file")
     return path
+
+
+def weights_file(weights: str, published: Mapping[str, str]) -> Path:
+    """The file that a word or a path means. published: word -> address of torchvision's own file. Raises InputError."""
+    if weights in published:
+        return cached(published[weights])
+    require(Path(weights).is_file(), KEY, repr(weights), f"{', '.join(published)} or the path of a local file")
+    return Path(weights)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

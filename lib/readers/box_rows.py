@@ -9,8 +9,8 @@ import numpy as np
 from lib.data.case import CaseProblem
 from lib.readers.image_tree import Photo
 from lib.readers.names import folded, printable, some, spellings
-from lib.readers.photo_rows import Found, ImageRows, Matched, Row, RowError, check_axes
-from lib.readers.tables import Table, parse_number
+from lib.readers.photo_rows import Found, ImageRows, Matched, Row, check_axes
+from lib.readers.tables import RowError, Table, parse_number
 from lib.study import Data, InputError
 
 CORNERS = ("x_min", "y_min", "x_max", "y_max")

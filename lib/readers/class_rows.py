@@ -12,8 +12,8 @@ from lib.readers.image_files import SUFFIXES
 from lib.readers.image_tree import Photo, subset_of, walk
 from lib.readers.images import belonging_mask
 from lib.readers.names import Masks, class_numbers, folded, printable, relative, some, spellings
-from lib.readers.photo_rows import Found, ImageRows, Matched, Row, RowError, one_each
-from lib.readers.tables import Table
+from lib.readers.photo_rows import Found, ImageRows, Matched, Row, one_each
+from lib.readers.tables import RowError, Table
 from lib.study import Data, InputError
 
 HIGHEST = 65535  # of a mask's values

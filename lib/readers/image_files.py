@@ -35,9 +35,7 @@ class ImageFiles:
     spacing_table: dict = field(default_factory=dict)  # keys of SpacingTable
 
     def __post_init__(self):
-        require(self.data.intensity != "none" or self.data.store == "uint8", "data.store", self.data.store,
-                "uint8 with intensity: none, so that the network scales grey levels")
-        one_of(str(self.channels), [str(n) for n in CHANNELS], "data.reader.channels")
+        check_frames(self.data, self.channels)
         check_pattern(self.patient_pattern)
         require(self.pixels_per_mm is None or 0 < self.pixels_per_mm < math.inf, "data.reader.pixels_per_mm",
                 self.pixels_per_mm, "above 0, finite")
@@ -108,9 +106,16 @@ def file_stem(name: str) -> str:
     return stem_of(name, SUFFIXES)
 
 
-def check_root(root: Path, images: str) -> None:
-    """Raise InputError if there is no input folder."""
+def check_frames(data: Data, channels: int) -> None:
+    """Raise InputError for grey levels that would be stored as something else, and for a number of channels that is none."""
+    require(data.intensity != "none" or data.store == "uint8", "data.store", data.store,
+            "uint8 with intensity: none, so that the network scales grey levels")
+    one_of(str(channels), [str(n) for n in CHANNELS], "data.reader.channels")
+
+
+def check_root(root: Path, content: str) -> None:
+    """Raise InputError if there is no input folder. content: what it should hold."""
     if not root.is_dir():
         raise InputError(f"input folder {root} " + (
-            f"is a file: name the folder that holds {images}/" if root.exists() else
+            f"is a file: name the folder that holds {content}" if root.exists() else
             "does not exist: make it, or name yours with -i/--input_data"))

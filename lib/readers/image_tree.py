@@ -60,7 +60,7 @@ class ImageTree(ImageFiles):
     def _folders(self, root: Path, new: bool) -> dict[str, Path]:
         """What paths begin with -> folder of images: "" -> `images`, or "train/" -> train/`images` and so on; of new data
         it may be `root`. Raises InputError if it or a test folder is missing."""
-        check_root(root, self.images)
+        check_root(root, f"{self.images}/")
         folder = root / self.images
         split = self._split(root)
         if split and self.test_folders and not new:

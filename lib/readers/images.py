@@ -236,7 +236,7 @@ class ImagePairs(ImageFiles):
 
     def _pairs(self, root: Path, labels: bool, new: bool) -> list[Pair]:
         """The pairs of folders. Raises InputError naming the folder that is missing."""
-        check_root(root, self.images)
+        check_root(root, f"{self.images}/")
         parts = [(root / self.images, root / self.masks, "")]
         if self.validation_images and (not new or (root / self.validation_images).is_dir()):
             parts = [(*parts[0][:2], "train"),

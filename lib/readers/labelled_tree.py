@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Mapping
 
@@ -16,15 +15,15 @@ from lib.imaging.geometry import Geometry
 from lib.imaging.photographs import Facts, PhotographError, read_facts, read_image
 from lib.readers.copies import copies_note, told_apart, without_copies
 from lib.readers.image_files import NO_PATTERN, conversion_notes
-from lib.readers.image_tree import ImageTree, Photo, check_subsets, subset_folders, lonely_subsets
-from lib.readers.names import check_inside, check_name, patient_of, printable, relative, some
+from lib.readers.image_tree import ImageTree, Photo, check_subsets, lonely_subsets, subset_folders
+from lib.readers.names import check_name, patient_of, printable, relative, some
 from lib.readers.photo_rows import Found, Matched
-from lib.readers.tables import WORKBOOKS, Table, read_table
-from lib.study import InputError, one_of, require
+from lib.readers.tables import Table, WrittenCases, check_keys, read_table
+from lib.study import InputError, require
 
 
 @dataclass(frozen=True)
-class LabelledTree(ImageTree):
+class LabelledTree(WrittenCases, ImageTree):
     """Keys of `data.reader` in studies of photographs with a table: those of ImageTree, and
 
     table: CSV file (with its `separator`) or XLSX file (with its `sheet`, default the first), in the input folder, or
@@ -45,17 +44,9 @@ class LabelledTree(ImageTree):
 
     def _check_table(self, instead: str) -> None:
         """Raise InputError for keys that could never work. instead: the key that says where labels are, if no table."""
-        check_inside(self.table, "data.reader.table")
         require(not instead or not (self.columns or self.sheet or self.separator != ","), "data.reader",
                 f"columns, sheet or separator with {instead}", "them with a table only")
-        require(not self.sheet or self.table.lower().endswith(WORKBOOKS), "data.reader.sheet", self.sheet,
-                "none with a CSV file")
-        require(len(self.separator) == 1, "data.reader.separator", repr(self.separator), "one character")
-        for role, name in self.columns.items():
-            one_of(role, (*self.COLUMNS, *self.OPTIONAL), "data.reader.columns")
-            require(bool(name.strip()), f"data.reader.columns.{role}", "no name", "that of a column")
-        names = [*self._titles.values()]
-        require(len(set(names)) == len(names), "data.reader.columns", names, "a column of its own for each role")
+        check_keys(self.table, self.sheet, self.separator, self.columns, self.COLUMNS, self.OPTIONAL)
         require(not (self.columns.get("patient") and self.patient_pattern), "data.reader",
                 "patient_pattern and columns.patient", "only one of them")
 
@@ -115,20 +106,6 @@ class LabelledTree(ImageTree):
         if labels and not (self.patient_pattern or self.columns.get("patient")):
             notes.append(NO_PATTERN)
         return Scan(headers, problems, ignored, notes, unused)
-
-    def has_truth(self, root: Path, case: str) -> bool:
-        """Whether anything is written of the case, usable or not, as `headers` found it last."""
-        if root not in self._named:
-            try:
-                self.headers(root, labels=True, new=True)
-            except InputError:
-                return False
-        return case in self._named.get(root, ())
-
-    @cached_property
-    def _named(self) -> dict[Path, set[str]]:
-        """Input folder -> its cases of which something is written."""
-        return {}
 
     def _header(self, root: Path, photo: Photo, facts: Facts, spacings: dict | None, found: Found | None,
                 new: bool) -> Header:

@@ -10,14 +10,10 @@ from lib.readers.image_files import file_stem
 from lib.readers.image_tree import Photo, subset_of
 from lib.readers.names import natural, printable, some
 from lib.readers.photo_names import PhotoNames, UnclearName
-from lib.readers.tables import Table
+from lib.readers.tables import RowError, Table
 from lib.study import InputError
 
 SWAPPED = 0.02  # share of places that do not fit, but would with x and y exchanged, from which the columns are doubted
-
-
-class RowError(Exception):
-    """A row that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from lib.data.case import Case, CaseProblem, Header
 from lib.readers.image_tree import Photo
 from lib.readers.labelled_tree import LabelledTree
 from lib.readers.names import printable, some
-from lib.readers.photo_rows import Found, ImageRows, Matched, Row, RowError, check_axes, one_each
-from lib.readers.tables import Table, parse_number
+from lib.readers.photo_rows import Found, ImageRows, Matched, Row, check_axes, one_each
+from lib.readers.tables import RowError, Table, parse_number
 from lib.study import InputError, require
 
 POINT = "{point}"

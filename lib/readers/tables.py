@@ -8,11 +8,12 @@ import re
 import warnings
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
 from lib.readers.names import check_inside, printable, some, stem_of
-from lib.study import InputError, require
+from lib.study import InputError, one_of, require
 
 WORKBOOKS = (".xlsx", ".xlsm")
 ZIP = b"PK\x03\x04"  # first bytes of a workbook
@@ -20,6 +21,10 @@ OLE = b"\xd0\xcf\x11\xe0"  # those of an encrypted one, and of Excel's older for
 
 # what openpyxl says on stderr of validations and styles means nothing for the cells' values
 warnings.filterwarnings("ignore", module=r"openpyxl\.")
+
+
+class RowError(Exception):
+    """A row that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,40 @@ class Table:
                              f"{', '.join(printable(name) for name in self.header if name)}"
                              + (f", separated by {self.separator!r}" if self.separator else ""))
         return places
+
+
+def check_keys(table: str, sheet: str, separator: str, columns: Mapping[str, str], known: Mapping[str, str],
+               optional: Sequence[str]) -> None:
+    """Raise InputError for keys of a table, in `data.reader`, that could never work.
+
+    columns: role -> name, of those that differ from `known` or are `optional`.
+    """
+    check_inside(table, "data.reader.table")
+    require(not sheet or table.lower().endswith(WORKBOOKS), "data.reader.sheet", sheet, "none with a CSV file")
+    require(len(separator) == 1, "data.reader.separator", repr(separator), "one character")
+    for role, name in columns.items():
+        one_of(role, (*known, *optional), "data.reader.columns")
+        require(bool(name.strip()), f"data.reader.columns.{role}", "no name", "that of a column")
+    names = list({**known, **columns}.values())
+    require(len(set(names)) == len(names), "data.reader.columns", names, "a column of its own for each role")
+
+
+class WrittenCases:
+    """Part of the readers whose truth is written apart from the images: `headers` notes in `_named` whose it has found."""
+
+    @cached_property
+    def _named(self) -> dict[Path, set[str]]:
+        """Input folder -> its cases of which something is written."""
+        return {}
+
+    def has_truth(self, root: Path, case: str) -> bool:
+        """Whether anything is written of the case, usable or not, as `headers` found it last."""
+        if root not in self._named:
+            try:
+                self.headers(root, labels=True, new=True)
+            except InputError:
+                return False
+        return case in self._named.get(root, ())
 
 
 def read_table(root: Path, file: str, key: str, separator: str = ",", sheet: str = "") -> Table:

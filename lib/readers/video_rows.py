@@ -15,12 +15,8 @@ from lib.imaging.loops import SUFFIXES, is_dicom
 from lib.readers.image_files import SUBSETS
 from lib.readers.image_tree import walk
 from lib.readers.names import natural, printable, some, stem_of
-from lib.readers.tables import Table, parse_number
+from lib.readers.tables import RowError, Table, parse_number
 from lib.study import InputError
-
-
-class RowError(Exception):
-    """A row that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)

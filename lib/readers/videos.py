@@ -7,7 +7,6 @@ import posixpath
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Sequence
 
@@ -18,12 +17,12 @@ from lib.imaging.cine import CineError, CineFacts
 from lib.imaging.geometry import Geometry
 from lib.imaging.loops import read_facts, read_frames
 from lib.imaging.sector import Extent, find_sector
-from lib.readers.image_files import CHANNELS
+from lib.readers.image_files import CHANNELS, check_frames, check_root
 from lib.readers.names import check_inside, check_name, check_pattern, patient_of, printable, relative, some
-from lib.readers.tables import WORKBOOKS, Table, read_table
+from lib.readers.tables import Table, WrittenCases, check_keys, read_table
 from lib.readers.video_patients import patient_hash, patient_notes, videos
 from lib.readers.video_rows import Rows, VideoRow, case_names, find_videos, read_rows, stays_inside
-from lib.study import Data, InputError, one_of, require
+from lib.study import Data, InputError, require
 
 COLUMNS = {"video": "video_path", "score": "quality_score"}
 PATIENT = "patient"  # column that is used if it is there
@@ -31,7 +30,7 @@ CLASSES = ("poor", "good")  # of a study that names none
 
 
 @dataclass(frozen=True)
-class VideoTable:
+class VideoTable(WrittenCases):
     """`data.reader` of a study of videos.
 
     table: CSV file (with its `separator`) or XLSX file (with its `sheet`, default the first) in the input folder, a row per
@@ -59,21 +58,11 @@ class VideoTable:
         require(len(self.data.classes) in (0, 2), "data.classes", list(self.data.classes),
                 "two names, of videos below the threshold and of others, such as [poor, good]")
         require(not self.data.class_values, "data.class_values", self.data.class_values, "none: scores say the class")
-        require(self.data.intensity != "none" or self.data.store == "uint8", "data.store", self.data.store,
-                "uint8 with intensity: none, so that the network scales grey levels")
+        check_frames(self.data, self.channels)
         require(bool(self.table), "data.reader.table", "none", "the name of the table in the input folder")
-        check_inside(self.table, "data.reader.table")
+        check_keys(self.table, self.sheet, self.separator, self.columns, COLUMNS, ("patient", "subset"))
         check_inside(posixpath.normpath(self.root), "data.reader.root")
-        require(not self.sheet or self.table.lower().endswith(WORKBOOKS), "data.reader.sheet", self.sheet,
-                "none with a CSV file")
-        require(len(self.separator) == 1, "data.reader.separator", repr(self.separator), "one character")
-        for role, name in self.columns.items():
-            one_of(role, (*COLUMNS, "patient", "subset"), "data.reader.columns")
-            require(bool(name.strip()), f"data.reader.columns.{role}", "no name", "that of a column")
-        names = list({**COLUMNS, **self.columns}.values())
-        require(len(set(names)) == len(names), "data.reader.columns", names, "a column of its own for each role")
         require(-float("inf") < self.threshold < float("inf"), "data.reader.threshold", self.threshold, "a finite number")
-        one_of(str(self.channels), [str(n) for n in CHANNELS], "data.reader.channels")
         check_pattern(self.patient_pattern)
         require(not (self.columns.get("patient") and self.patient_pattern), "data.reader",
                 "patient_pattern and columns.patient", "only one of them")
@@ -101,9 +90,7 @@ class VideoTable:
         rows none of which names a video.
         """
         new = new or not labels
-        if not root.is_dir():
-            raise InputError(f"input folder {root} " + (f"is a file: name the folder that holds {self.table}" if root.exists()
-                                                        else "does not exist: make it, or name yours with -i/--input_data"))
+        check_root(root, self.table)
         table = self._table(root, labels)
         files, ignored = find_videos(root, {root / self.table})
         cases = case_names(files)
@@ -136,15 +123,6 @@ class VideoTable:
                          f"{some(rows.twice)}")
         told = {header.files["video"]: facts[header.files["video"]] for header in headers}
         return Scan(headers, problems, ignored, [*notes, *self._notes(told, rows)], unused)
-
-    def has_truth(self, root: Path, case: str) -> bool:
-        """Whether the table has a row of the case, usable or not, as `headers` found it last."""
-        if root not in self._named:
-            try:
-                self.headers(root, labels=True, new=True)
-            except InputError:
-                return False
-        return case in self._named.get(root, ())
 
     def find_classes(self, root: Path, headers: list[Header]) -> dict:
         """The classes of a study that names none."""
@@ -207,11 +185,6 @@ class VideoTable:
                 "off, or leave the videos out of the table, before you share pictures"] if still else []
 
     # --- the folder and its table --------------------------------------------------------------------------------
-
-    @cached_property
-    def _named(self) -> dict[Path, set[str]]:
-        """Input folder -> its cases that have a row."""
-        return {}
 
     def _table(self, root: Path, labels: bool) -> Table | None:
         """The table; without labels it only tells patients, and may be missing."""

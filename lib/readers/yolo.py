@@ -12,8 +12,8 @@ from lib.readers.box_rows import beyond, fits, found_boxes
 from lib.readers.image_files import file_stem
 from lib.readers.image_tree import Photo, walk
 from lib.readers.names import folded, printable, some, spellings
-from lib.readers.photo_rows import Found, Matched, Row, RowError
-from lib.readers.tables import parse_number
+from lib.readers.photo_rows import Found, Matched, Row
+from lib.readers.tables import RowError, parse_number
 from lib.study import Data, InputError
 
 ROUNDING = 1e-6  # by which the rounded numbers of a label file may leave 0..1

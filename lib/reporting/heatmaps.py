@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.imaging.animation import write_gif
+from lib.imaging.animation import SPEED, write_gif
 from lib.imaging.captions import DARK, draw_marks, shortened, write
 from lib.imaging.nifti import as_rgb, write_like
 from lib.imaging.painting import Upright, panel_scale
@@ -16,7 +16,6 @@ from lib.imaging.writing import is_volume
 from lib.workspace import replacing
 
 FRAMES = 3  # of the worst, and of the best
-FRAMES_PER_SECOND = 15  # of a moving picture whose own rate nobody knows
 PANEL_PX, LARGEST_PX = 360, 720
 AIR = 24  # grey level up to which a pixel is air
 MARGIN_PX = 22
@@ -35,7 +34,7 @@ def write_heatmap(folder: Path, task, frames: np.ndarray, prediction, truth: np.
         write_like(folder / f"{case.case}.nii.gz", as_rgb(task.draw(frames, prediction, None, case)), source)
     moving = task.animated(frames, prediction, truth, case)
     if moving is not None:
-        rate = (source.get("frame_rate") or FRAMES_PER_SECOND) * len(moving) / len(frames)  # it may leave frames out
+        rate = (source.get("frame_rate") or SPEED) * len(moving) / len(frames)  # it may leave frames out
         write_gif(folder / f"{task.sheet_name(prediction, case)}.gif", moving, rate)
     path, chosen = folder / f"{task.sheet_name(prediction, case)}.png", task.sheet_frames(prediction, truth)
     if chosen is not None:

@@ -8,7 +8,7 @@ stages use:
     selectable                       metrics that a best epoch can be chosen by, the main one first -> whether larger is better
     outputs                          units or channels that the network must give; `reads` by which names, and what they mean
     check_channels(channels)         InputError for keys that need a channel that is not there; `check_window(window)`;
-                                     `check_selection(metric, present)` of validation targets that no epoch could be chosen by
+                                     `check_selection(metric, targets)` for validation cases that no epoch could be chosen by
     targets_shape(samples, size)     shape of targets.npy; `targets_dtype`
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy

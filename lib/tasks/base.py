@@ -50,7 +50,7 @@ class Task:
     def check_channels(self, channels: int) -> None:
         """Nothing here needs a certain channel."""
 
-    def check_selection(self, metric: str, present: np.ndarray) -> None:
+    def check_selection(self, metric: str, targets: Iterable[np.ndarray]) -> None:
         """Any validation cases have a score."""
 
     def check_window(self, window) -> None:

@@ -169,9 +169,9 @@ class Classification(NamedTask):
         """patient -> [the class of most of its cases]."""
         return class_strata(patients, facts)
 
-    def check_selection(self, metric: str, present: np.ndarray) -> None:
-        """present: bool (S, classes) of the validation cases. Raises InputError for ROC or PR curves of a single class."""
-        held = [name for name, some in zip(self.classes, present.any(axis=0)) if some]
+    def check_selection(self, metric: str, targets: Iterable[np.ndarray]) -> None:
+        """targets: int64 (S,) of each validation case. Raises InputError for ROC or PR curves of a single class."""
+        held = [self.classes[index] for index in np.unique(np.concatenate(list(targets)))]
         require(metric not in ("roc_auc", "pr_auc") or len(held) > 1, f"training.select={metric}",
                 f"only {' and '.join(held)} among the validation cases of this fold", "cases of two classes: prepare with "
                 "another data.folds.seed, fewer folds or a larger -v, or select loss or accuracy")
