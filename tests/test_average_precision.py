@@ -8,8 +8,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from lib.evaluation import average_precision as module
 from lib.evaluation.average_precision import (
-    COCO_THRESHOLDS, RECALL_LEVELS, average_precision, best_confidence, counts_at, f1_curve,
+    COCO_THRESHOLDS, FEW, RECALL_LEVELS, average_precision, best_confidence, counts_at, f1_curve, weighted_precision,
 )
 
 NAN = float("nan")
@@ -101,6 +102,11 @@ def assert_equal(ours, theirs):
     np.testing.assert_allclose(np.nan_to_num(ours, nan=-1), theirs, rtol=0, atol=1e-6)
 
 
+def totals(*arguments, **keys):
+    """(tp, fp, fn) of all images together."""
+    return tuple(int(values.sum()) for values in counts_at(*arguments, **keys)[:3])
+
+
 def mean(values):
     """Over what is not NaN, which is -1 when all is."""
     values = np.asarray(values)
@@ -144,7 +150,7 @@ def test_only_a_hundred_detections_of_an_image_count():
     (found,) = ours(*lists)
     assert_equal(found.precision, pycocotools(*lists).eval["precision"][:, :, 0, 0, 0])
     assert found.recall == pytest.approx(200 / 250)
-    assert counts_at(*(classes[0] for classes in lists), 0.0)[:3] == (250, 0, 0)  # no such limit here
+    assert totals(*(classes[0] for classes in lists), 0.0) == (250, 0, 0)  # no such limit here
 
 
 def test_constants_are_those_of_pycocotools():
@@ -259,8 +265,8 @@ def test_counts_at_every_cut_are_those_of_the_curve():
         for lists in zip(*random_set(rng)):
             curve, truths = f1_curve(*lists), sum(map(len, lists[0]))
             for confidence, precision, recall, f1 in zip(*curve):
-                tp, fp, fn, ious = counts_at(*lists, confidence)
-                assert precision == pytest.approx(tp / (tp + fp)) and len(ious) == tp and (ious >= 0.5).all()
+                tp, fp, fn = totals(*lists, confidence)
+                assert precision == pytest.approx(tp / (tp + fp))
                 assert tp + fn == truths
                 if truths:
                     assert (recall, f1) == pytest.approx((tp / truths, 2 * tp / (2 * tp + fp + fn)))
@@ -268,13 +274,84 @@ def test_counts_at_every_cut_are_those_of_the_curve():
 
 def test_counts_by_hand():
     counts = counts_at(TRUTHS, FOUND, SCORES, 0.5)
-    assert counts[:3] == (2, 2, 1) and counts.ious.tolist() == [1, 0.5]
-    assert all(type(count) is int for count in counts[:3])
-    assert counts_at(TRUTHS, FOUND, SCORES, 0.6)[:3] == (2, 2, 1)  # the score itself counts
-    assert counts_at(TRUTHS, FOUND, SCORES, 0.61)[:3] == (1, 1, 2)
-    assert counts_at(TRUTHS, FOUND, SCORES, 0.1, threshold=0.6)[:3] == (1, 4, 2)
-    assert counts_at([NONE], [boxes(BOX)], [[0.9]], 0.95)[:3] == (0, 0, 0)
-    assert counts_at([], [], [], 0.5)[:3] == (0, 0, 0)
+    assert [values.tolist() for values in counts] == [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 0], [1, 0.5, 0, 0]]
+    assert totals(TRUTHS, FOUND, SCORES, 0.6) == (2, 2, 1)  # the score itself counts
+    assert totals(TRUTHS, FOUND, SCORES, 0.61) == (1, 1, 2)
+    assert totals(TRUTHS, FOUND, SCORES, 0.1, threshold=0.6) == (1, 4, 2)
+    assert totals([NONE], [boxes(BOX)], [[0.9]], 0.95) == (0, 0, 0)
+    assert totals([], [], [], 0.5) == (0, 0, 0)
+    each_its_own = counts_at(TRUTHS, FOUND, SCORES, np.array([0.1, 0.61, 0.8, 0.6]))
+    assert [values.tolist() for values in each_its_own[:3]] == [[1, 0, 0, 0], [1, 0, 1, 1], [0, 1, 1, 0]]
+
+
+# weights
+
+def repeated(lists, times):
+    """The lists over images in which each image stands as often as `times` says."""
+    return [[row for row, count in zip(rows, times) for _ in range(int(count))] for rows in lists]
+
+
+def unlike(rng, lists):
+    """The lists with scores that differ within each image (they may be equal in different images)."""
+    truths, found, scores = lists
+    return truths, found, [rng.permutation(100)[:len(row)] / 100 for row in scores]
+
+
+def test_weights_are_pycocotools_on_repeated_images():
+    rng, looked_at = np.random.default_rng(7), 0
+    for _ in range(60):
+        truths, found, scores = random_set(rng)
+        for lists in zip(truths, found, scores):
+            lists = unlike(rng, lists)
+            weights = rng.integers(0, 4, (len(lists[0]), FEW + 4)).astype(float)
+            metrics = weighted_precision(*lists, np.arange(len(lists[0])))
+            ap, recall = metrics(weights)
+            few = [np.concatenate(part, axis=1) for part in zip(metrics(weights[:, :5]), metrics(weights[:, 5:10]))]
+            assert np.allclose(few, (ap[:, :10], recall[:, :10]), rtol=0, atol=1e-12, equal_nan=True)  # both ways agree
+            for column in rng.integers(FEW + 4, size=2):
+                again = repeated(lists, weights[:, column])
+                if again[0]:
+                    judge = pycocotools(*([part] for part in again))
+                    theirs = judge.eval["precision"][:, :, 0, 0, 0].mean(axis=1)
+                    assert_equal(ap[:, column], theirs)
+                    assert_equal(recall[:, column], judge.eval["recall"][:, 0, 0, 0])
+                    looked_at += 0 < theirs.max() < 1
+    assert looked_at > 40
+
+
+def test_a_case_of_several_images_brings_them_all(monkeypatch):
+    rng = np.random.default_rng(8)
+    lists = unlike(rng, [part for part in ([boxes(BOX)] * 9, [boxes(BOX) + rng.integers(0, 6) for _ in range(9)], [[0.0]] * 9)])
+    of_case = np.array([0, 0, 0, 1, 1, 2, 2, 2, 3])
+    weights = rng.integers(0, 3, (4, 40)).astype(float)
+    whole = weighted_precision(*lists, of_case)(weights)
+    monkeypatch.setattr(module, "AT_ONCE", 9 * FEW)  # 40 draws in 5 parts
+    assert np.array_equal(weighted_precision(*lists, of_case)(weights), whole, equal_nan=True)
+    for column, times in enumerate(weights.T):
+        expected = average_precision(*repeated(lists, times[of_case]))
+        assert whole[0][:, column] == pytest.approx(expected.ap, nan_ok=True)
+        assert whole[1][:, column] == pytest.approx(expected.recall, nan_ok=True)
+
+
+def test_every_level_that_a_recall_reaches_counts_as_in_coco():
+    """Recalls that are a level but for rounding (57 of 100): RECALL_LEVELS[57] lies a last bit above 57 / 100."""
+    for positives in (10, 20, 40, 100, 200):
+        for hits in range(1, positives + 1):
+            lists = [boxes(BOX)] * positives, [boxes(BOX)] * hits + [NONE] * (positives - hits), \
+                [[1.0]] * hits + [[]] * (positives - hits)
+            ap, _ = weighted_precision(*lists, np.arange(positives))(np.ones((positives, FEW)))
+            assert ap[0] == pytest.approx(average_precision(*lists).ap[0], abs=1e-9)
+
+
+def test_draws_without_truth_have_no_average_precision():
+    ap, recall = weighted_precision([boxes(BOX), NONE], [boxes(BOX), boxes(BOX)], [[0.9], [0.8]], [0, 1])(
+        np.repeat([[0.0, 1.0], [1.0, 0.0]], FEW, axis=1))
+    assert np.isnan(ap[:, :FEW]).all() and np.isnan(recall[:, :FEW]).all() and (ap[:, FEW:] == 1).all()
+    for weights in (np.ones((1, 1)), np.ones((1, FEW))):
+        nothing = weighted_precision([NONE], [NONE], [[]], [0])(weights)
+        assert np.isnan(nothing).all() and nothing[0].shape == (10, weights.shape[1])
+        missed = weighted_precision([boxes(BOX)], [NONE], [[]], [0])(weights)
+        assert (missed[0] == 0).all() and (missed[1] == 0).all()
 
 
 def test_best_confidence_lies_midway_between_scores():

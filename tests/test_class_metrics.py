@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from lib.evaluation import classification as ours
-from lib.evaluation.statistics import bootstrap_interval
+from lib.evaluation import statistics
+from lib.evaluation.statistics import bootstrap_interval, bootstrap_intervals, patient_weights
 from lib.tasks.base import ALL
-from lib.tasks.class_scores import PER_CLASS, case_scores, set_intervals, set_scores
+from lib.tasks.class_scores import PER_CLASS, case_scores, set_facts, set_metrics
 
+NAN = float("nan")
 TWO, THREE = ("poor", "good"), ("brain", "femur", "thorax")
 
 
@@ -28,6 +31,16 @@ def evidence_of(truth, probabilities, predicted=None, patients=None, threshold=N
 def of_two(truth, scores, threshold=0.5, **keys) -> list[dict]:
     scores = np.asarray(scores, np.float64)
     return evidence_of(truth, np.stack([1 - scores, scores], axis=1), scores > threshold, threshold=threshold, **keys)
+
+
+def set_scores(classes, evidence) -> dict:
+    """As `Task.score_set` puts them together."""
+    once = set_metrics(classes, evidence)(np.ones((len(evidence), 1)))
+    return {key: float(values[0]) for key, values in once.items()} | set_facts(classes, evidence)
+
+
+def set_intervals(classes, evidence) -> dict:
+    return bootstrap_intervals(set_metrics(classes, evidence), [one["patient"] for one in evidence])
 
 
 def drawn(cases: int, classes: int, seed: int = 0, decimals: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -130,12 +143,19 @@ def test_weights_count_as_scikit_learns_sample_weight():
     areas = ours.areas(scores, truth == 1, weights)
     confusion = ours.confusion_matrix(truth, predicted, 2, weights)
     error = ours.calibration_error(scores, truth == 1, weights)
+    decided = ours.yes_or_no(scores, predicted, truth == 1, weights)
+    assert (ours.roc_auc(scores, truth == 1, weights) == areas[0]).all()
     for column, weight in enumerate(weights.T):
         assert areas[0][column] == pytest.approx(sk.roc_auc_score(truth, scores, sample_weight=weight), abs=1e-12)
         assert areas[1][column] == pytest.approx(sk.average_precision_score(truth, scores, sample_weight=weight), abs=1e-12)
         assert confusion[..., column].tolist() == sk.confusion_matrix(truth, predicted, sample_weight=weight).tolist()
         kappa = sk.cohen_kappa_score(truth, predicted, sample_weight=weight)
         assert ours.kappa(confusion)[column] == pytest.approx(kappa, abs=1e-12)
+        expected = {"roc_auc": areas[0][column], "kappa": kappa,
+                    "accuracy": sk.accuracy_score(truth, predicted, sample_weight=weight),
+                    "sensitivity": sk.recall_score(truth, predicted, sample_weight=weight),
+                    "specificity": sk.recall_score(truth, predicted, pos_label=0, sample_weight=weight)}
+        assert {name: values[column] for name, values in decided.items()} == pytest.approx(expected, abs=1e-12)
         again = np.repeat(np.arange(50), weight.astype(int))  # a case that counts twice is there twice
         assert error[column] == pytest.approx(ours.calibration_error(scores[again], (truth == 1)[again]), abs=1e-12)
 
@@ -199,6 +219,28 @@ def test_scores_that_are_no_numbers_and_foreign_classes_are_refused():
         ours.confusion_matrix([0, 2], [0, 1], 2)
 
 
+@pytest.mark.parametrize("decisions, truths, expected", [
+    # roc_auc, kappa, sensitivity, specificity, accuracy
+    ([1, 1, 1], [1, 1, 1], (NAN, NAN, 1, NAN, 1)),
+    ([0, 0, 0], [0, 0, 0], (NAN, NAN, NAN, 1, 1)),
+    ([0, 0, 1], [1, 1, 1], (NAN, 0, 1 / 3, NAN, 1 / 3)),
+    ([], [], (NAN, NAN, NAN, NAN, NAN)),
+])
+def test_yes_or_no_of_one_class_is_undefined_and_silent(decisions, truths, expected):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ours.yes_or_no(np.arange(len(truths)), decisions, np.array(truths, bool), np.ones((len(truths), 1)))
+    assert list(found) == ["roc_auc", "kappa", "sensitivity", "specificity", "accuracy"]
+    assert [values[0] for values in found.values()] == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_mean_over_classes_of_a_draw_is_that_of_the_same_classes():
+    values = [np.array([0.5, NAN, 0.2]), np.array([0.7, 0.9, NAN]), np.array([NAN, NAN, NAN])]
+    assert ours.mean_over_classes(values) == pytest.approx([0.6, 0.9, 0.2])
+    assert ours.mean_over_classes(values, [True, True, False]) == pytest.approx([0.6, NAN, NAN], nan_ok=True)
+    assert np.isnan(ours.mean_over_classes(values[2:], [False])).all()
+
+
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +248,7 @@ PATIENTS = ["a", "a", "b", "c", "c", "c", "d", "e", "f", "f", "g", "h"]
 
 
 def test_patients_are_drawn_whole():
-    weights = np.concatenate(list(ours.patient_weights(PATIENTS, 50)), axis=1)
+    weights = np.concatenate(list(patient_weights(PATIENTS, 50)), axis=1)
     assert weights.shape == (12, 50)
     assert (weights[0] == weights[1]).all() and (weights[3:6] == weights[3]).all() and (weights[0] != weights[3]).any()
     first = [PATIENTS.index(patient) for patient in sorted(set(PATIENTS))]
@@ -214,15 +256,15 @@ def test_patients_are_drawn_whole():
 
 
 def test_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
-    whole = np.concatenate(list(ours.patient_weights(PATIENTS, 50)), axis=1)
-    monkeypatch.setattr(ours, "AT_ONCE", 7 * len(PATIENTS))
-    parts = list(ours.patient_weights(PATIENTS, 50))
+    whole = np.concatenate(list(patient_weights(PATIENTS, 50)), axis=1)
+    monkeypatch.setattr(statistics, "AT_ONCE", 7 * len(PATIENTS))
+    parts = list(patient_weights(PATIENTS, 50))
     assert len(parts) == 8 and (np.concatenate(parts, axis=1) == whole).all()
 
 
 def test_the_interval_of_a_mean_is_that_of_the_statistics():
     values = np.random.default_rng(2).random(12)
-    found = ours.bootstrap_intervals(lambda weights: {"mean": (values @ weights) / weights.sum(axis=0)}, PATIENTS)
+    found = bootstrap_intervals(lambda weights: {"mean": (values @ weights) / weights.sum(axis=0)}, PATIENTS)
     _, low, high = bootstrap_interval(values, PATIENTS)
     assert found["mean"] == pytest.approx((low, high), abs=1e-12)
 
@@ -258,3 +300,14 @@ def test_draws_without_a_class_say_nothing_of_means_over_classes():
     rows = [{"patient": f"p{i}", "truth": int(i == 0), "predicted": 0, "probabilities": np.array([0.8, 0.2]), "threshold": 0.5}
             for i in range(10)]
     assert set_intervals(("poor", "good"), rows)["all", "balanced_accuracy"] == (0.5, 0.5)
+
+
+def test_draws_without_one_of_several_classes_have_no_mean_over_them():
+    truth, probabilities = drawn(30, 3, seed=2)
+    evidence = evidence_of(truth, probabilities)
+    weights = np.stack([np.ones(30), truth != 2], axis=1).astype(np.float64)
+    found = set_metrics(THREE, evidence)(weights)
+    for metric in ("balanced_accuracy", *PER_CLASS):
+        assert not math.isnan(found[ALL, metric][0]) and math.isnan(found[ALL, metric][1]), metric
+    assert not np.isnan(found["brain", "recall"]).any() and math.isnan(found["thorax", "recall"][1])
+    assert not np.isnan(found[ALL, "kappa"]).any()

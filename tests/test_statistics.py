@@ -1,17 +1,18 @@
 """Bootstrap intervals, thresholds, agreement, its limits and the summary table against values worked out by hand."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from lib.evaluation import statistics
-from lib.evaluation.agreement import agreement, limits_of_agreement
+from lib.evaluation.agreement import agreement, agreement_intervals, limits_of_agreement
+from lib.evaluation.classification import yes_or_no
 from lib.evaluation.statistics import (
-    SUMMARY_COLUMNS, binary_agreement, bootstrap_interval, summarise, youden_threshold,
+    bootstrap_interval, bootstrap_intervals, mean_intervals, percentile_interval, percentiles, youden_threshold,
 )
+from lib.evaluation.summary import SUMMARY_COLUMNS, fold_columns, summarise
+from lib.results import write_summary
 
 NAN = float("nan")
 
@@ -76,8 +77,8 @@ def test_same_seed_same_interval_however_the_draws_are_cut(monkeypatch):
     first = bootstrap_interval(values, seed=3)
     assert bootstrap_interval(values, seed=3) == first
     assert bootstrap_interval(values, seed=4)[1:] != first[1:]
-    monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", 50 * 300)  # 2,000 resamples in 7 parts, one smaller
-    assert bootstrap_interval(values, seed=3) == first
+    monkeypatch.setattr(statistics, "AT_ONCE", 50 * 300)  # 2,000 resamples in 7 parts, one smaller
+    assert bootstrap_interval(values, seed=3) == pytest.approx(first, abs=1e-12)
 
 
 def test_interval_arguments_are_checked():
@@ -86,6 +87,63 @@ def test_interval_arguments_are_checked():
     for wrong in ({"level": 95}, {"level": 0}, {"resamples": 0}):
         with pytest.raises(ValueError, match="resamples must be"):
             bootstrap_interval([1, 2, 3], **wrong)
+
+
+def slow_draws(patients, seed=0, resamples=2000):
+    """The cases of each draw, case by case, of the same random numbers."""
+    named = list(dict.fromkeys(patients))
+    for row in np.random.default_rng(seed).integers(len(named), size=(resamples, len(named))):
+        yield [case for number in row for case, patient in enumerate(patients) if patient == named[number]]
+
+
+def test_intervals_are_those_of_a_slow_loop_over_draws():
+    rng = np.random.default_rng(6)
+    patients = [f"p{number}" for number in rng.integers(9, size=20)]
+    values, scores, truth = rng.normal(size=20), rng.random(20).round(1), rng.random(20) < 0.4
+    decided = scores > 0.5
+
+    def metrics(weights):
+        return yes_or_no(scores, decided, truth, weights) | {"median": percentiles(values, [0.5], weights, np.arange(20))[0]}
+
+    draws = [np.array(cases) for cases in slow_draws(patients)]
+    once = [{"median": np.median(values[cases]), **{name: value[0] for name, value in yes_or_no(
+        scores[cases], decided[cases], truth[cases], np.ones((len(cases), 1))).items()}} for cases in draws]
+    for name, limits in bootstrap_intervals(metrics, patients).items():
+        assert limits == pytest.approx(np.nanquantile([one[name] for one in once], [0.025, 0.975]), abs=1e-12), name
+    means = np.quantile([values[cases].mean() for cases in draws], [0.025, 0.975])
+    assert bootstrap_interval(values, patients)[1:] == pytest.approx(means, abs=1e-12)
+
+
+def test_means_over_the_same_patients_share_their_draws():
+    sums, counts = np.array([[1.0, 3, 0], [2, 6, 0], [1, 3, 5]]), np.array([[1, 1, 0], [1, 1, 0], [1, 1, 1]])
+    low, high = mean_intervals(sums, counts)
+    assert low[:2] == approx(1, 2) and high[:2] == approx(3, 6)  # of the two patients with a value
+    assert (low[2], high[2]) == pytest.approx(bootstrap_interval([1, 3, 5])[1:])
+    assert np.isnan(mean_intervals(sums[:1, [0, 2]], counts[:1, [0, 2]])).all()  # one patient is left
+
+
+def test_an_interval_needs_a_tenth_of_the_draws():
+    draws = np.full(2000, NAN)
+    draws[:199] = 0.5
+    assert percentile_interval(draws) == approx(NAN, NAN)
+    draws[199] = 0.5
+    assert percentile_interval(draws) == (0.5, 0.5)
+    assert percentile_interval(draws[200:]) == approx(NAN, NAN) and percentile_interval(draws[:0]) == approx(NAN, NAN)
+
+
+# percentiles
+
+def test_percentiles_are_numpys_of_repeated_values():
+    rng = np.random.default_rng(4)
+    for cases, count in ((1, 1), (3, 2), (7, 20), (40, 100), (5, 0), (4, 4)):
+        values, of_case = rng.normal(size=count).round(1), rng.integers(cases, size=count)
+        weights = rng.integers(0, 4, size=(cases, 30)).astype(float)
+        weights[:, 0] = 0
+        found = percentiles(values, [0, 0.05, 0.5, 0.95, 1], weights, of_case)
+        for column, times in enumerate(weights.T):
+            again = np.repeat(values, times[of_case].astype(int))
+            expected = np.percentile(again, [0, 5, 50, 95, 100]) if len(again) else [NAN] * 5
+            assert found[:, column] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 # youden_threshold
@@ -129,39 +187,18 @@ def test_youden_is_the_best_of_all_thresholds():
     assert threshold == pytest.approx((below + above) / 2)
 
 
-# binary_agreement
+# yes or no
 
 def test_agreement_by_hand():
     # Of 10 patients 4 are positive; 3 of them found, 1 missed, 1 false alarm, 5 rightly negative.
-    labels = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], bool)
     decisions = [1, 1, 1, 0, 1, 0, 0, 0, 0, 0]
     scores = [9, 8, 7, 2, 6, 5, 4, 3, 1, 0]
-    result = binary_agreement(scores, decisions, labels)
+    result = yes_or_no(scores, decisions, labels, np.ones((10, 1)))
     # Pairs of a positive above a negative: 6 + 6 + 6 + 2 of 24. Observed agreement 0.8, by chance
     # 0.4 * 0.4 + 0.6 * 0.6 = 0.52: kappa = 0.28 / 0.48.
-    assert result == pytest.approx({"roc_auc": 20 / 24, "kappa": 7 / 12, "sensitivity": 3 / 4,
-                                    "specificity": 5 / 6, "accuracy": 8 / 10, "n": 10, "positives": 4})
-
-
-def test_equal_scores_count_half():
-    # Positive 2 and 1 against negative 1 and 0: above, above, equal, above = 3.5 of 4
-    assert binary_agreement([2, 1, 1, 0], [True, False, False, False],
-                            [True, True, False, False])["roc_auc"] == pytest.approx(3.5 / 4)
-
-
-@pytest.mark.parametrize("decisions, labels, expected", [
-    # roc_auc, kappa, sensitivity, specificity, accuracy, n, positives
-    ([1, 1, 1], [1, 1, 1], (NAN, NAN, 1, NAN, 1, 3, 3)),
-    ([0, 0, 0], [0, 0, 0], (NAN, NAN, NAN, 1, 1, 3, 0)),
-    ([0, 0, 1], [1, 1, 1], (NAN, 0, 1 / 3, NAN, 1 / 3, 3, 3)),
-    ([], [], (NAN, NAN, NAN, NAN, NAN, 0, 0)),
-])
-def test_agreement_of_one_class_is_undefined_and_silent(decisions, labels, expected):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        result = binary_agreement(list(range(len(labels))), decisions, labels)
-    assert list(result) == ["roc_auc", "kappa", "sensitivity", "specificity", "accuracy", "n", "positives"]
-    assert tuple(result.values()) == approx(*expected)
+    assert {name: value[0] for name, value in result.items()} == pytest.approx(
+        {"roc_auc": 20 / 24, "kappa": 7 / 12, "sensitivity": 3 / 4, "specificity": 5 / 6, "accuracy": 8 / 10})
 
 
 def test_scores_and_labels_are_checked():
@@ -169,8 +206,6 @@ def test_scores_and_labels_are_checked():
                                     ([1, 2, 3], [0, 1], "3 scores, 2 labels")]:
         with pytest.raises(ValueError, match=message):
             youden_threshold(scores, labels, 0)
-    with pytest.raises(ValueError, match="2 scores, 1 decisions, 2 labels"):
-        binary_agreement([1, 2], [1], [0, 1])
 
 
 # summarise
@@ -191,7 +226,7 @@ SETS = [result(0, "", 0.7, "roc_auc", "all"), result(1, "", 0.9, "roc_auc", "all
 
 
 def check_summary(summary):
-    assert tuple(summary.columns) == SUMMARY_COLUMNS
+    assert tuple(summary.columns) == (*SUMMARY_COLUMNS, "fold0", "fold1")
     assert summary[["class", "metric"]].values.tolist() == [["stroke", "dice"], ["all", "roc_auc"]]
     dice, auc = summary.to_dict("records")
     assert (dice["folds"], dice["patients"]) == (2, 3)
@@ -199,6 +234,7 @@ def check_summary(summary):
     # Resamples of a (0.8), b (0.4 and 0.6), c (0.9): the lowest mean is 0.5 (bbb) and the highest 0.9 (ccc),
     # each 1 in 27 = 3.7 %, more than the 2.5 % of a tail.
     assert (dice["ci_low"], dice["ci_high"]) == approx(0.5, 0.9)
+    assert (dice["fold0"], dice["fold1"], auc["fold0"], auc["fold1"]) == approx(0.6, 0.9, 0.7, 0.9)
     assert auc["folds"] == 2 and pd.isna(auc["patients"])
     assert [auc[key] for key in ("mean", "sd", "estimate", "ci_low", "ci_high")] == pytest.approx(
         [0.8, 0.2 / 2 ** 0.5, 0.85, NAN, NAN], nan_ok=True)
@@ -241,7 +277,7 @@ def test_summary_table_reads_back_with_whole_numbers(tmp_path):
     summarise(CASES + SETS).to_csv(tmp_path / "summary.csv", index=False)
     dice, auc = (tmp_path / "summary.csv").read_text().splitlines()[1:]
     assert dice.startswith("stroke,dice,2,0.75,") and dice.split(",")[5] == "3"
-    assert auc.split(",")[5] == "" and auc.endswith(",,")
+    assert auc.split(",")[5] == "" and auc.split(",")[7:] == ["", "", "0.7", "0.9"]
 
 
 def test_rows_keep_the_order_first_seen():
@@ -255,15 +291,47 @@ def test_one_fold_has_no_sd_and_nothing_has_nothing():
     single, undefined = summarise([CASES[0], result(0, "a", NAN, "hd95_mm")]).to_dict("records")
     assert [single[key] for key in SUMMARY_COLUMNS[2:]] == pytest.approx(
         [1, 0.8, NAN, 1, 0.8, NAN, NAN], nan_ok=True)
-    assert [undefined[key] for key in SUMMARY_COLUMNS[2:]] == pytest.approx(
-        [0, NAN, NAN, 0, NAN, NAN, NAN], nan_ok=True)
+    assert [undefined[key] for key in (*SUMMARY_COLUMNS[2:], "fold0")] == pytest.approx(
+        [0, NAN, NAN, 0, NAN, NAN, NAN, NAN], nan_ok=True)
     assert tuple(summarise([]).columns) == SUMMARY_COLUMNS and summarise([]).empty
 
 
 def test_an_empty_fold_does_not_count():
     # Fold 1 has no value at all: one fold remains, though its patient was there.
     row = summarise([CASES[0], CASES[1], result(1, "d", NAN)]).to_dict("records")[0]
-    assert (row["folds"], row["mean"], row["sd"]) == approx(1, 0.6, NAN)
+    assert (row["folds"], row["mean"], row["sd"], row["fold0"], row["fold1"]) == approx(1, 0.6, NAN, 0.6, NAN)
+
+
+def test_columns_of_folds_are_in_their_order():
+    columns = list(summarise([result(fold, f"p{fold}", fold / 100) for fold in (10, 2, 0)]).columns)
+    assert fold_columns(columns) == ["fold0", "fold2", "fold10"] and "folds" in columns
+    assert fold_columns(summarise([result("", "a", 0.2)]).columns) == []
+
+
+def test_numbers_over_the_set_have_the_intervals_that_they_are_given():
+    lines = [*SETS, result("", "", 5, "cases", "all"), *CASES, result("", "a", 0.3, "roc_auc", "all")]
+    auc, cases, dice, of_cases = summarise(lines, intervals={("all", "roc_auc"): (0.8, 0.95), ("stroke", "dice"): (7, 8)},
+                                           set_patients=12).to_dict("records")
+    assert (auc["estimate"], auc["patients"], auc["ci_low"], auc["ci_high"]) == (0.85, 12, 0.8, 0.95)
+    assert pd.isna(cases["patients"]) and np.isnan(cases["ci_low"]) and cases["estimate"] == 5
+    assert (dice["ci_low"], dice["ci_high"]) == approx(0.5, 0.9)  # that of the cases
+    assert (of_cases["estimate"], of_cases["patients"]) == (0.3, 1)  # a metric of both kinds has two rows
+    single = summarise(SETS, intervals={("all", "roc_auc"): (NAN, NAN)}, set_patients=1).to_dict("records")[0]
+    assert single["patients"] == 1 and np.isnan(single["ci_low"])
+
+
+def test_the_summary_file_says_all_and_leaves_out_which_truth_was_used(tmp_path):
+    rows = [{**row, "value": float(row["value"])} for row in
+            [*CASES, *SETS, *PAIRS, result(0, "a", 1.0, "tolerance_truth")]]
+    records = write_summary(tmp_path / "summary.csv", rows, {("all", "roc_auc"): (0.8, NAN)}, 4)
+    written = pd.read_csv(tmp_path / "summary.csv").astype(object).where(lambda table: table.notna(), None).to_dict("records")
+    assert [row["metric"] for row in records] == [row["metric"] for row in written] == [
+        "dice", "roc_auc", "nt_mm", "nt_mm_true", "nt_mm_error", "nt_mm_abs_error", "nt_mm_loa_low", "nt_mm_loa_high",
+        "nt_mm_missed", "nt_mm_spurious"]
+    assert list(records[0]) == list(written[0]) == [*SUMMARY_COLUMNS, "fold0", "fold1"]
+    auc, low = (next(row for row in records if row["metric"] == metric) for metric in ("roc_auc", "nt_mm_loa_low"))
+    assert (auc["patients"], auc["ci_low"], auc["ci_high"]) == (4, 0.8, None)
+    assert low["patients"] == 4 and low["ci_low"] < low["estimate"] < low["ci_high"]
 
 
 def test_cases_without_a_fold_enter_the_estimate_alone():
@@ -319,8 +387,8 @@ def test_agreement_of_cases_and_set_by_hand():
     assert all(set(row) == set(PAIRS[0]) and type(row["value"]) is float for row in derived)
     (case,) = [row for row in derived if row["case"] == "c2" and row["metric"] == "nt_mm_error"]
     assert case == result(1, "c", 2.0, "nt_mm_error", case="c2")
-    assert all([row[key] for key in ("study", "run", "fold", "case")] == ["s", "r", "", ""]
-               for row in derived if row["patient"] == "")
+    assert all([row[key] for key in ("study", "run", "case")] == ["s", "r", ""] for row in derived if row["patient"] == "")
+    assert [row["fold"] for row in derived if row["metric"] == "nt_mm_missed"] == [0, 1, ""]
 
 
 def test_agreement_is_summarised():
@@ -334,14 +402,34 @@ def test_agreement_is_summarised():
     assert (absolute["mean"], absolute["sd"], absolute["estimate"]) == approx(1.5, 0.5 ** 0.5, 1.5)
     # Resamples of a (1), b (-1), c (2 and 2): from -1 (bbb) to 2 (ccc), each 1 in 27.
     assert (bias["ci_low"], bias["ci_high"]) == approx(-1, 2)
+    # neither fold has the three errors that limits need; the one that is missed is of fold 0
     assert (low["folds"], low["mean"], low["estimate"]) == approx(0, NAN, 1 - 1.96 * 2 ** 0.5)
-    assert pd.isna(low["patients"]) and missed["estimate"] == 1
+    assert (missed["estimate"], missed["mean"], missed["fold0"], missed["fold1"]) == (1, 0.5, 1, 0)
+
+
+def test_limits_misses_and_inventions_have_intervals():
+    rows = PAIRS + GAPS
+    found = agreement_intervals(rows)
+    assert list(found) == [("stroke", f"nt_mm_{name}") for name in ("loa_low", "loa_high", "missed", "spurious")]
+    of = {row["case"]: row["value"] for row in agreement(rows) if row["metric"] == "nt_mm_error" and row["patient"]}
+    patients = ["a", "b", "c", "c", "d", "e", "f", "g"]
+    errors = np.array(list(of.values()))
+    lows, missed = [], []
+    for cases in slow_draws(patients):
+        known = errors[cases][~np.isnan(errors[cases])]
+        lows.append(known.mean() - 1.96 * known.std(ddof=1) if len(known) > 2 else NAN)
+        missed.append(np.count_nonzero(np.array(patients)[cases] == "d"))
+    assert found["stroke", "nt_mm_loa_low"] == pytest.approx(np.nanquantile(lows, [0.025, 0.975]), abs=1e-9)
+    assert found["stroke", "nt_mm_missed"] == pytest.approx(np.quantile(missed, [0.025, 0.975]))
+    one = agreement_intervals([row for row in PAIRS if row["patient"] == "c"])
+    assert all(np.isnan(limits).all() for limits in one.values())
+    assert agreement_intervals(CASES) == {}
 
 
 def test_what_has_no_truth_beside_it_has_no_agreement():
     assert agreement([]) == [] and agreement(CASES + SETS) == []
     alone = [result(0, "z", 7.0, "nt_mm")]  # a case without truth among others
-    assert agreement(PAIRS + alone) == agreement(PAIRS)
+    assert str(agreement(PAIRS + alone)) == str(agreement(PAIRS))  # with its NaN, which equals nothing
     # yes or no, another class's truth, and rows of the whole set
     assert agreement(read_off("a", 1.0, 0.0, metric="present")) == []
     assert agreement([result(0, "a", 1.0, "x", "one"), result(0, "a", 1.0, "x_true", "two")]) == []
@@ -356,7 +444,9 @@ def test_agreement_keeps_classes_metrics_and_folds_apart():
     derived = agreement(rows)
     found = list(dict.fromkeys((row["class"], row["metric"]) for row in derived if "_missed" in row["metric"]))
     assert found == [("x", "nt_mm_missed"), ("x", "nt_px_missed"), ("y", "nt_mm_missed")]
-    assert len(derived) == 3 * (4 + 4 + 4)
+    assert len(derived) == 3 * (4 + 4 + 3 * 4)  # errors, their sizes, and four numbers of two folds and of all
+    assert [row["value"] for row in derived if row["metric"] == "nt_px_missed"] == [0, 0, 0]
+    assert [row["fold"] for row in derived if row["metric"] == "nt_px_missed"] == [0, 1, ""]
     # one case held by two folds
     twice = agreement([*read_off("a", 3.0, 2.0, fold=0), *read_off("a", 7.0, 2.0, fold=1)])
     assert [(row["fold"], row["value"]) for row in twice if row["metric"] == "nt_mm_error"] == [(0, 1), (1, 5)]
@@ -367,6 +457,10 @@ def test_limits_of_agreement():
     assert limits_of_agreement([1.0, 1.0, 1.0]) == approx(1, 1)
     for few in ([], [NAN, NAN, NAN], [1.0, 2.0], [1.0, 2.0, NAN]):
         assert limits_of_agreement(few) == approx(NAN, NAN)
+    weights = np.array([[1, 2, 0, 1], [1, 0, 1, 0], [1, 1, 1, 1], [7, 7, 7, 7]], float)
+    weighted = np.transpose(limits_of_agreement([1.0, 2.0, 4.0, NAN], weights))
+    for column, again in enumerate(([1.0, 2.0, 4.0], [1.0, 1.0, 4.0], [2.0, 4.0], [1.0, 4.0])):
+        assert weighted[column] == approx(*limits_of_agreement(again))
     normal = np.random.default_rng(0).normal(3, 2, size=20_000)
     low, high = limits_of_agreement(normal)
     assert ((normal > low) & (normal < high)).mean() == pytest.approx(0.95, abs=0.005)

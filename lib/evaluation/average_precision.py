@@ -12,18 +12,20 @@ reaches the threshold, and is a true positive then. Lin et al., Microsoft COCO, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from lib.evaluation.boxes import iou
+from lib.evaluation.statistics import AT_ONCE, ratio
 
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
 COCO_THRESHOLDS.flags.writeable = RECALL_LEVELS.flags.writeable = False
 MOST_PER_IMAGE = 100  # detections of a class that COCO looks at
+FEW = 8  # columns of weights that are faster one by one
 
 Boxes = Sequence[np.ndarray]
 Scores = Sequence[np.ndarray]
@@ -50,13 +52,14 @@ class F1Curve(NamedTuple):
     f1: np.ndarray
 
 
-class Counts(NamedTuple):
-    """True positives, false positives, false negatives, and the IoU (tp,) of each true positive."""
+class ImageCounts(NamedTuple):
+    """True positives, false positives and false negatives of each image, and the sum of the IoU of its true positives, each
+    float64 (images,)."""
 
-    tp: int
-    fp: int
-    fn: int
-    ious: np.ndarray
+    tp: np.ndarray
+    fp: np.ndarray
+    fn: np.ndarray
+    overlap: np.ndarray
 
 
 def average_precision(truths: Boxes, boxes: Boxes, scores: Scores,
@@ -73,15 +76,38 @@ def average_precision(truths: Boxes, boxes: Boxes, scores: Scores,
         levels = np.full((len(thresholds), len(RECALL_LEVELS)), np.nan)
         return ClassPrecision(levels[:, 0].copy(), levels[:, 0].copy(), levels, levels.copy())
     order = np.argsort(-pool.scores, kind="stable")
-    found = np.cumsum(~np.isnan(_match(pool, thresholds)[:, order]), axis=1, dtype=np.float64)
-    precision = found / (np.arange(1, len(order) + 1) + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # A level that is not reached points one past the end: precision and score are 0 there.
-    at = np.stack([np.searchsorted(row, RECALL_LEVELS, side="left") for row in found / positives])
-    envelope, ranked = np.pad(envelope, ((0, 0), (0, 1))), np.append(pool.scores[order], 0)
-    levels = np.take_along_axis(envelope, at, axis=1)
-    recall = found[:, -1] / positives if len(order) else np.zeros(len(thresholds))
-    return ClassPrecision(levels.mean(axis=1), recall, levels, ranked[at])
+    levels, recall, at = _levels(~np.isnan(_match(pool, thresholds)[:, order]), positives)
+    return ClassPrecision(levels.mean(axis=1), recall, levels, np.append(pool.scores[order], 0)[at])
+
+
+def weighted_precision(truths: Boxes, boxes: Boxes, scores: Scores, of_case: Sequence[int],
+                       thresholds: Sequence[float] = COCO_THRESHOLDS) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """A function of weights (n, R), how often each of n cases counts (whole numbers), that gives the average precision and the
+    recall of one class, both (T, R), as `average_precision` does of lists in which each case's images stand as often; NaN where
+    no image with a truth counts. of_case: (images,) the case that an image is of.
+
+    Images know nothing of each other, so boxes are matched once, whatever the weights. (An image whose own detections have equal
+    scores is the exception to "as often": its copies' detections are then ranked by detection, not by copy.)
+    Raises ValueError as `average_precision` does.
+    """
+    thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+    pool, of_case = _pool(truths, boxes, scores, MOST_PER_IMAGE), np.asarray(of_case, np.intp)
+    order = np.argsort(-pool.scores, kind="stable")
+    hits, of_detection = ~np.isnan(_match(pool, thresholds)[:, order]), of_case[pool.image[order]]
+    truths_of = np.bincount(of_case, pool.there.sum(axis=1)) if len(of_case) else np.zeros(0)
+
+    def metrics(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        positives = truths_of @ weights[:len(truths_of)]
+        if weights.shape[1] < FEW:  # as said: each stands there as often
+            columns = [_levels(np.repeat(hits, weights[of_detection, r].astype(np.intp), axis=1), positives[r])[:2]
+                       for r in range(weights.shape[1])]
+            return tuple(np.stack(part, axis=1) for part in zip(*((levels.mean(axis=1), recall) for levels, recall in columns)))
+        step = max(FEW, AT_ONCE // max(1, len(order)))
+        parts = [_many_draws(hits, weights[of_detection, first:first + step], positives[first:first + step])
+                 for first in range(0, weights.shape[1], step)]
+        return tuple(np.concatenate(part, axis=1) for part in zip(*parts))
+
+    return metrics
 
 
 def f1_curve(truths: Boxes, boxes: Boxes, scores: Scores, threshold: float = 0.5) -> F1Curve:
@@ -117,18 +143,21 @@ def best_confidence(truths: Sequence[Boxes], boxes: Sequence[Boxes], scores: Seq
     return float(best[np.abs(best - 0.5).argmin()])
 
 
-def counts_at(truths: Boxes, boxes: Boxes, scores: Scores, confidence: float, threshold: float = 0.5) -> Counts:
-    """True and false positives and false negatives of one class, of the detections with score >= confidence.
+def counts_at(truths: Boxes, boxes: Boxes, scores: Scores, confidence: float | np.ndarray,
+              threshold: float = 0.5) -> ImageCounts:
+    """True and false positives and false negatives of one class, of the detections with score >= confidence, image by image.
 
-    threshold: the IoU that makes a true positive. The IoUs come image by image, the highest score first.
+    confidence: one for all images, or (images,). threshold: the IoU that makes a true positive.
     Raises ValueError as `average_precision` does.
     """
-    pool = _pool(truths, boxes, scores)
+    pool, images = _pool(truths, boxes, scores), len(truths)
+    counted = pool.scores >= np.broadcast_to(confidence, images)[pool.image]
     # A match never depends on lower scores, so all may be matched before they are cut.
-    ious = _match(pool, np.array([threshold]))[0][pool.scores >= confidence]
-    matched = ious[~np.isnan(ious)]
-    tp = len(matched)
-    return Counts(tp, len(ious) - tp, int(np.count_nonzero(pool.there)) - tp, matched)
+    ious = _match(pool, np.array([threshold]))[0]
+    hit = counted & ~np.isnan(ious)
+    tp, given = (np.bincount(pool.image[chosen], minlength=images).astype(np.float64) for chosen in (hit, counted))
+    overlap = np.bincount(pool.image[hit], ious[hit], images)
+    return ImageCounts(tp, given - tp, pool.there.sum(axis=1) - tp, overlap)
 
 
 class _Pool(NamedTuple):
@@ -184,6 +213,51 @@ def _match(pool: _Pool, thresholds: np.ndarray) -> np.ndarray:
         matched[level, members[row]] = taken[level, row]
         free[level, image[row], best[level, row]] = False
     return matched
+
+
+def _levels(hits: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(precision (T, 101) at RECALL_LEVELS, recall (T,), the rank (T, 101) by which each level is reached, one past the end if it
+    is not) of detections from the highest score to the lowest. hits: bool (T, d); without positives all is NaN."""
+    if not positives:
+        levels = np.full((len(hits), len(RECALL_LEVELS)), np.nan)
+        return levels, levels[:, 0].copy(), np.full(levels.shape, hits.shape[1])
+    found = np.cumsum(hits, axis=1, dtype=np.float64)
+    precision = found / (np.arange(1, found.shape[1] + 1) + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    # A level that is not reached points one past the end: precision and score are 0 there.
+    at = np.stack([np.searchsorted(row, RECALL_LEVELS, side="left") for row in found / positives])
+    levels = np.take_along_axis(np.pad(envelope, ((0, 0), (0, 1))), at, axis=1)
+    return levels, found[:, -1] / positives if found.shape[1] else np.zeros(len(hits)), at
+
+
+def _many_draws(hits: np.ndarray, weights: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(average precision, recall), both (T, R), of detections from the highest score to the lowest. hits: bool (T, d); weights:
+    (d, R), how often each is there; positives: (R,) truths.
+
+    With L_k levels of recall reached by detection k, and e_k the best precision from there on, the mean of the precision over the
+    levels is the sum of L_k (e_k - e_(k+1)) / 101: one pass from the lowest score up, over a row of all thresholds and draws at a
+    time. Only hits matter, since precision falls in between.
+    """
+    tp = hits.astype(np.float64) @ weights
+    recall = ratio(tp, positives)
+    best, area, precision, reached, levels, exact = np.zeros((6, *tp.shape))
+    more = np.empty(tp.shape, bool)
+    ranks, some = np.maximum(np.cumsum(weights, axis=0), 1), np.maximum(positives, 1)  # 0 hits of 0 are a precision of 0
+    met = np.where(hits.any(axis=0), len(hits) - hits[::-1].argmax(axis=0), 0)  # thresholds beyond are not met by a detection
+    for k in np.flatnonzero(met)[::-1]:
+        t, e, a, p, r, n, x, m = (row[:met[k]] for row in (tp, best, area, precision, reached, levels, exact, more))
+        np.divide(t, ranks[k], out=p)
+        np.maximum(p, e, out=p)
+        np.divide(t, some, out=r)
+        np.multiply(r, 100, out=n)
+        np.floor(np.add(n, 1e-9, out=n), out=n)
+        np.multiply(n, 0.01, out=x)  # RECALL_LEVELS[n] to the last bit: where that lies above the recall, it is not reached
+        np.add(n, np.less_equal(x, r, out=m), out=n)  # the first level is 0
+        np.multiply(n, np.subtract(p, e, out=r), out=n)
+        np.add(a, n, out=a)
+        e[:] = p
+        np.subtract(t, weights[k], out=t, where=hits[:met[k], k, None])
+    return np.where(positives > 0, area / len(RECALL_LEVELS), np.nan), recall
 
 
 def _cuts(truths: Boxes, boxes: Boxes, scores: Scores,

@@ -1,4 +1,4 @@
-"""Metrics of a classifier over a set of cases, and how far they may be off: bootstrap intervals over patients.
+"""Metrics of a classifier, or of any yes or no, over a set of cases.
 
 Of K classes, one is right for each case. Metrics of one class take it as positive and all others as negative. What is
 undefined is NaN and is left out of every mean:
@@ -27,13 +27,14 @@ Nature Methods 21:195-212 (2024).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from lib.evaluation.statistics import ratio
+
 BINS = 10  # of equal width, of a reliability curve
-AT_ONCE = 1_000_000  # weights (cases x resamples) held in memory at a time
 
 
 class Counts(NamedTuple):
@@ -70,9 +71,9 @@ def counts_of(confusion: np.ndarray, index: int) -> Counts:
 def rates(counts: Counts) -> dict[str, np.ndarray]:
     """precision, recall, f1 and specificity, each (R,)."""
     tp, fp, fn, tn = counts
-    precision = np.where((tp + fp == 0) & (fn > 0), 0.0, _ratio(tp, tp + fp))
-    return {"precision": precision, "recall": _ratio(tp, tp + fn), "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-            "specificity": _ratio(tn, tn + fp)}
+    precision = np.where((tp + fp == 0) & (fn > 0), 0.0, ratio(tp, tp + fp))
+    return {"precision": precision, "recall": ratio(tp, tp + fn), "f1": ratio(2 * tp, 2 * tp + fp + fn),
+            "specificity": ratio(tn, tn + fp)}
 
 
 def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
@@ -84,14 +85,32 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
     """(R,) of a confusion matrix (K, K, ...): Cohen's kappa, agreement beyond chance."""
     total, agreed = confusion.sum(axis=(0, 1)), np.trace(confusion)
     chance = (confusion.sum(axis=0) * confusion.sum(axis=1)).sum(axis=0)  # of counts, so that 1 - 1 is exactly 0
-    return _ratio(agreed * total - chance, total * total - chance)
+    return ratio(agreed * total - chance, total * total - chance)
 
 
-def mean_over_classes(values: Sequence[np.ndarray]) -> np.ndarray:
-    """The macro mean of the classes (K of (R,)) where they are defined, NaN where none is."""
+def yes_or_no(scores: Sequence[float], decisions: Sequence[bool], truths: Sequence[bool],
+              weights: np.ndarray) -> dict[str, np.ndarray]:
+    """roc_auc of the scores, and kappa, sensitivity, specificity and accuracy of the decisions, each (R,).
+
+    scores: (n,) finite, greater means more likely yes; decisions, truths: bool (n,); weights: (n, R). Accuracy is NaN without
+    cases. Raises ValueError as `confusion_matrix` and `roc_auc` do.
+    """
+    confusion = confusion_matrix(truths, decisions, 2, weights)
+    found = rates(counts_of(confusion, 1))
+    return {"roc_auc": roc_auc(scores, truths, weights), "kappa": kappa(confusion), "sensitivity": found["recall"],
+            "specificity": found["specificity"], "accuracy": ratio(np.trace(confusion), confusion.sum(axis=(0, 1)))}
+
+
+def mean_over_classes(values: Sequence[np.ndarray], held: Sequence[bool] | None = None) -> np.ndarray:
+    """(R,) macro mean of the classes (K of (R,)) where they are defined, NaN where none is.
+
+    held: of each class whether it is defined in the whole set. A draw in which such a class is undefined has no mean then: it
+    would be one of other classes.
+    """
     stacked = np.asarray(values, np.float64)
     known = ~np.isnan(stacked)
-    return _ratio(np.where(known, stacked, 0).sum(axis=0), known.sum(axis=0))
+    mean = ratio(np.where(known, stacked, 0).sum(axis=0), known.sum(axis=0))
+    return mean if held is None else np.where(known[np.asarray(held, bool)].all(axis=0), mean, np.nan)
 
 
 # --- scores ------------------------------------------------------------------------------------------------------
@@ -106,19 +125,18 @@ def areas(scores: Sequence[float], positive: Sequence[bool],
     """
     pos, neg = _by_score(scores, positive, weights)[1:]
     all_pos, all_neg = pos.sum(axis=0), neg.sum(axis=0)
-    both = all_pos * all_neg
     below = np.cumsum(neg, axis=0)
-    area = _ratio((pos * (below - neg / 2)).sum(axis=0), both)
     tp = all_pos - np.cumsum(pos, axis=0) + pos
     taken = tp + all_neg - below + neg
     precision = np.divide(tp, taken, out=np.zeros_like(tp), where=taken > 0)
-    mean_precision = np.where(both > 0, _ratio((pos * precision).sum(axis=0), all_pos), np.nan)
-    return _plain(area, weights), _plain(mean_precision, weights)
+    mean_precision = np.where(all_pos * all_neg > 0, ratio((pos * precision).sum(axis=0), all_pos), np.nan)
+    return _plain(_pairs_in_order(pos, neg, below), weights), _plain(mean_precision, weights)
 
 
 def roc_auc(scores: Sequence[float], positive: Sequence[bool], weights: np.ndarray | None = None) -> np.ndarray:
     """See `areas`."""
-    return areas(scores, positive, weights)[0]
+    pos, neg = _by_score(scores, positive, weights)[1:]
+    return _plain(_pairs_in_order(pos, neg, np.cumsum(neg, axis=0)), weights)
 
 
 def pr_auc(scores: Sequence[float], positive: Sequence[bool], weights: np.ndarray | None = None) -> np.ndarray:
@@ -137,7 +155,7 @@ def calibration_error(probabilities: Sequence[float], positive: Sequence[bool],
     probabilities, positive = np.asarray(probabilities, np.float64), np.asarray(positive, np.float64)
     gaps = np.eye(BINS)[_bins(probabilities)] * (probabilities - positive)[:, None]
     counts = np.ones((len(probabilities), 1)) if weights is None else weights
-    return _plain(_ratio(np.abs(gaps.T @ counts).sum(axis=0), counts.sum(axis=0)), weights)
+    return _plain(ratio(np.abs(gaps.T @ counts).sum(axis=0), counts.sum(axis=0)), weights)
 
 
 # --- curves ------------------------------------------------------------------------------------------------------
@@ -147,7 +165,7 @@ def roc_curve(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.nda
     """(false positive rate, true positive rate) from the highest score to the lowest, (0, 0) first; NaN without positive or
     without negative cases."""
     fp, tp = _falling(scores, positive)
-    return _ratio(fp, fp[-1]), _ratio(tp, tp[-1])
+    return ratio(fp, fp[-1]), ratio(tp, tp[-1])
 
 
 def precision_recall_curve(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +173,7 @@ def precision_recall_curve(scores: Sequence[float], positive: Sequence[bool]) ->
     own, so that the area is `pr_auc`. The first point is at recall 0, with the precision of the second."""
     fp, tp = _falling(scores, positive)
     precision = tp[1:] / (tp + fp)[1:]
-    return _ratio(tp, tp[-1]), np.concatenate([precision[:1], precision]) if len(precision) else np.array([np.nan])
+    return ratio(tp, tp[-1]), np.concatenate([precision[:1], precision]) if len(precision) else np.array([np.nan])
 
 
 def reliability_curve(probabilities: Sequence[float], positive: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
@@ -165,48 +183,6 @@ def reliability_curve(probabilities: Sequence[float], positive: Sequence[bool]) 
     counts = np.bincount(bins, minlength=BINS)
     sums = [np.bincount(bins, values, BINS)[counts > 0] for values in (probabilities, positive)]
     return sums[0] / counts[counts > 0], sums[1] / counts[counts > 0]
-
-
-# --- intervals ---------------------------------------------------------------------------------------------------
-
-
-def patient_weights(patients: Sequence[Hashable], resamples: int = 2000, seed: int = 0) -> Iterator[np.ndarray]:
-    """How often each case counts in `resamples` draws of the patients with replacement: float64 (n, R), a part of the draws
-    at a time. Patients are drawn, not cases, because the cases of a patient are alike; a patient brings all of them.
-
-    The same seed gives the same draws. Davison & Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
-    """
-    numbers: dict[Hashable, int] = {}
-    of_case = np.array([numbers.setdefault(patient, len(numbers)) for patient in patients], np.int64)
-    random, at_once = np.random.default_rng(seed), max(1, AT_ONCE // max(1, len(of_case)))
-    for first in range(0, resamples, at_once):
-        count = min(at_once, resamples - first)
-        drawn = random.integers(len(numbers), size=(count, len(numbers))) * count + np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * len(numbers)).reshape(len(numbers), count)
-        yield times[of_case].astype(np.float64)
-
-
-def bootstrap_intervals(metrics: Callable[[np.ndarray], dict], patients: Sequence[Hashable], resamples: int = 2000, seed: int = 0,
-                        level: float = 0.95) -> dict[Hashable, tuple[float, float]]:
-    """Percentile intervals (low, high) of what `metrics` computes: weights (n, R) -> {name: (R,)}.
-
-    patients: of each of the n cases. Resamples in which a metric is undefined (no positive case was drawn) are left out of
-    its interval; NaN where it is undefined in all, or with a single patient. Efron & Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 13.
-    """
-    drawn: dict[Hashable, list[np.ndarray]] = {}
-    for weights in patient_weights(patients, resamples, seed):
-        for name, values in metrics(weights).items():
-            drawn.setdefault(name, []).append(values)
-    tail = (1 - level) / 2
-    limits = {}
-    for name, parts in drawn.items():
-        values = np.concatenate(parts)
-        values = values[~np.isnan(values)]
-        limits[name] = (float("nan"),) * 2
-        if len(values) and len(set(patients)) > 1:
-            limits[name] = tuple(map(float, np.quantile(values, (tail, 1 - tail))))
-    return limits
 
 
 # --- what they share ---------------------------------------------------------------------------------------------
@@ -231,6 +207,11 @@ def _by_score(scores: Sequence[float], positive: Sequence[bool],
     return ranked[starts], np.add.reduceat(of_positive, starts), np.add.reduceat(counts - of_positive, starts)
 
 
+def _pairs_in_order(pos: np.ndarray, neg: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """The area under the ROC curve, (R,): positive and negative cases by rising score, and the sums of the latter, all (g, R)."""
+    return ratio(np.einsum("gr,gr->r", pos, below) - np.einsum("gr,gr->r", pos, neg) / 2, pos.sum(axis=0) * neg.sum(axis=0))
+
+
 def _falling(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
     """False and true positives (g + 1,) if the cases with the highest score count, and those with the next, ...; 0 first."""
     _, pos, neg = _by_score(scores, positive, None)
@@ -239,12 +220,6 @@ def _falling(scores: Sequence[float], positive: Sequence[bool]) -> tuple[np.ndar
 
 def _bins(probabilities: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probabilities)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """NaN where the whole is 0."""
-    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole != 0)
 
 
 def _plain(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray | float:

@@ -1,22 +1,41 @@
-"""Statistics over cases, patients and folds: bootstrap interval, decision threshold, agreement, summary.
+"""Statistics over cases and patients: bootstrap intervals, percentiles with weights, decision threshold.
 
-NaN marks a value that is undefined for a case (see `metrics`): it is left out, never counted as 0.
+What is undefined is NaN, an empty cell in tables. It is left out of every mean and interval, and never counted as 0 or 1. The
+same holds for all tasks:
+
+| what                           | then                                                                                         |
+|--------------------------------|----------------------------------------------------------------------------------------------|
+| a case has an empty truth      | Dice, IoU, recall, NSD, surface and radial distances of that class are NaN there; what is    |
+| (the class is absent)          | predicted all the same shows as precision 0, false-positive size, `spurious` and specificity |
+| a case has a truth, and        | Dice, IoU, recall, NSD and success rates are 0: an error is not made small by giving no      |
+| nothing is predicted           | answer. Precision and distances to what is not there are NaN; measurements count as `missed` |
+| a set has a class, and nothing | precision, recall and F1 of that class are 0 (so that a class that is never found lowers the |
+| is predicted as it             | mean over classes), average precision is 0                                                   |
+| a set lacks a class            | its recall, ROC AUC, average precision and the like are NaN; specificity is not              |
+| every case has it              | specificity and ROC AUC are NaN, and kappa if all are taken for it                           |
+| a mean over classes            | is that of the classes where it is defined; NaN where it is so in none                       |
+| a fold lacks a class           | that fold's cell is empty; `folds` counts those with a value, mean and SD are over these     |
+| one fold                       | the mean is its value, the SD is empty                                                       |
+| no fold has a value            | `folds` is 0, mean, SD and estimate are empty                                                |
+| one patient                    | estimates have no interval                                                                   |
+| a draw lacks a class           | it is left out of the intervals of what is undefined there, and of all means over classes:   |
+|                                | they would be of other classes                                                               |
+| few draws are left             | no interval where less than a tenth of them are defined (a class that hardly a patient has)  |
+
+Intervals are those of the percentile bootstrap over patients: Efron & Tibshirani, An Introduction to the Bootstrap (1993),
+chapter 13; patients are drawn, not cases, because the cases of a patient are alike: Davison & Hinkley, Bootstrap Methods and
+their Application (1997), section 3.8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 
-from lib.evaluation.metrics import overlap
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-SUMMARY_COLUMNS = ("class", "metric", "folds", "mean", "sd", "patients", "estimate", "ci_low", "ci_high")
-_DRAWS_AT_ONCE = 2_000_000  # random indices held in memory at a time, so that large cohorts stay cheap
+RESAMPLES = 2000
+AT_ONCE = 1_000_000  # weights (cases x resamples) held in memory at a time
+LEAST_DEFINED = 0.1  # share of the draws in which a number must be defined to have an interval
 
 
 def mean_of_defined(values: Sequence[float]) -> float:
@@ -26,50 +45,137 @@ def mean_of_defined(values: Sequence[float]) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def bootstrap_interval(values: Sequence[float], groups: Sequence | None = None, resamples: int = 2000,
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """float64 part / whole, NaN where the whole is 0."""
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole != 0)
+
+
+# --- intervals ---------------------------------------------------------------------------------------------------
+
+
+def numbered(patients: Sequence[Hashable]) -> np.ndarray:
+    """int64 (n,): the number of each case's patient, 0, 1, ... in the order first seen."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(patient, len(numbers)) for patient in patients], np.int64)
+
+
+def patient_weights(patients: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each case counts in `resamples` draws of the patients with replacement: float64 (n, R), a part of the draws
+    at a time. Patients are drawn, not cases; a patient brings all of them. The same seed gives the same draws."""
+    of_case = numbered(patients)
+    count = int(of_case.max(initial=-1)) + 1
+    random, at_once = np.random.default_rng(seed), max(1, AT_ONCE // max(1, len(of_case)))
+    for first in range(0, resamples, at_once):
+        draws = min(at_once, resamples - first)
+        drawn = random.integers(count, size=(draws, count)) * draws + np.arange(draws)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=draws * count).reshape(count, draws).astype(np.float64)
+        yield times if len(of_case) == count else times[of_case]
+
+
+def bootstrap_intervals(metrics: Callable[[np.ndarray], dict], patients: Sequence[Hashable], resamples: int = RESAMPLES,
+                        seed: int = 0, level: float = 0.95) -> dict[Hashable, tuple[float, float]]:
+    """Percentile intervals (low, high) of what `metrics` computes: weights (n, R) -> {name: (R,)}.
+
+    patients: of each of the n cases. Draws in which a metric is undefined (no positive case was drawn) are left out of its
+    interval. NaN where it is defined in too few, or with a single patient.
+    """
+    drawn: dict[Hashable, list[np.ndarray]] = {}
+    for weights in patient_weights(patients, resamples, seed):
+        for name, values in metrics(weights).items():
+            drawn.setdefault(name, []).append(values)
+    if len(set(patients)) < 2:
+        return dict.fromkeys(drawn, (float("nan"),) * 2)
+    return {name: percentile_interval(np.concatenate(parts), level) for name, parts in drawn.items()}
+
+
+def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of the middle `level` (0..1) of a number's values in the draws, (R,), NaN left out; two NaN if hardly any is
+    left."""
+    known = draws[~np.isnan(draws)]
+    if not len(known) or len(known) < LEAST_DEFINED * len(draws):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+def bootstrap_interval(values: Sequence[float], groups: Sequence | None = None, resamples: int = RESAMPLES,
                        seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
     """Mean of the values and its percentile bootstrap interval: (estimate, low, high).
 
     values: (n,) numbers, NaN left out.
-    groups: (n,) patient of each value; by default each value is its own. Patients, not cases, are drawn with
-    replacement and bring all their values, since the cases of a patient are alike.
+    groups: (n,) patient of each value; by default each value is its own.
     resamples: number of draws. level: coverage, 0..1. The same seed gives the same interval.
     One patient has no interval (NaN low and high); no values give three NaN.
     Raises ValueError when groups and values differ in length, or resamples or level are out of range.
-    Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; for groups: Davison & Hinkley,
-    Bootstrap Methods and their Application (1997), section 3.8.
     """
     values = np.asarray(values, dtype=np.float64).reshape(-1)
     groups = np.arange(len(values)) if groups is None else np.asarray(groups).reshape(-1)
     if len(groups) != len(values):
         raise ValueError(f"{len(groups)} groups for {len(values)} values: give one group per value")
+    known = ~np.isnan(values)
+    if not known.any():
+        return (float("nan"),) * 3
+    origin = values[known][0]  # means are taken of differences: equal values then give a width of exactly 0
+    of_case = numbered(groups.tolist())[known]
+    sums, counts = np.bincount(of_case, values[known] - origin)[None], np.bincount(of_case)[None]
+    (low,), (high,) = mean_intervals(sums, counts, resamples, seed, level)
+    return float(origin + sums.sum() / counts.sum()), float(origin + low), float(origin + high)
+
+
+def mean_intervals(sums: np.ndarray, counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0,
+                   level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile intervals, low (k,) and high (k,), of k means over the cases of P patients.
+
+    sums, counts: (k, P), of each patient's values that are defined, and how many these are. Patients are drawn among those who
+    have a value. NaN where fewer than two have. Raises ValueError when resamples or level are out of range.
+    """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"resamples must be at least 1 and level within 0..1, not {resamples} and {level}")
-    present = ~np.isnan(values)
-    values, groups = values[present], groups[present]
-    if not len(values):
-        return (float("nan"),) * 3
-    origin = values[0]  # means are taken of differences: equal values then give a width of exactly 0
-    estimate = float(origin + (values - origin).mean())
-    patient = np.unique(groups, return_inverse=True)[1]
-    counts = np.bincount(patient)
-    if len(counts) == 1:
-        return estimate, float("nan"), float("nan")
-    means = origin + _resampled_means(np.bincount(patient, weights=values - origin), counts, resamples, seed)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, (tail, 1 - tail))
-    return estimate, float(low), float(high)
+    low, high = np.full((2, len(sums)), np.nan)
+    alike: dict[bytes, list[int]] = {}  # means over the same patients share their draws
+    for index, row in enumerate(counts > 0):
+        alike.setdefault(row.tobytes(), []).append(index)
+    for rows in alike.values():
+        having = np.flatnonzero(counts[rows[0]])
+        if len(having) < 2:
+            continue
+        total, number = sums[np.ix_(rows, having)], counts[np.ix_(rows, having)].astype(np.float64)
+        means = [(total @ weights) / (number @ weights) for weights in patient_weights(range(len(having)), resamples, seed)]
+        low[rows], high[rows] = np.quantile(np.concatenate(means, axis=1), ((1 - level) / 2, (1 + level) / 2), axis=1)
+    return low, high
 
 
-def _resampled_means(sums: np.ndarray, counts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(resamples,) means over the cases of patients drawn with replacement; sums, counts: (patients,)."""
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    rows = max(1, _DRAWS_AT_ONCE // len(sums))
-    for start in range(0, resamples, rows):
-        drawn = rng.integers(len(sums), size=(min(rows, resamples - start), len(sums)))
-        means[start:start + rows] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return means
+# --- percentiles, thresholds -------------------------------------------------------------------------------------
+
+
+def percentiles(values: np.ndarray, shares: Sequence[float], weights: np.ndarray, of_case: np.ndarray) -> np.ndarray:
+    """float64 (len(shares), R): what numpy.percentile (linear) says of the values (m,), each repeated as often as its case
+    counts. shares: 0..1. weights: whole numbers (n, R) of n cases; of_case: (m,) which case a value is of. NaN where all weights
+    are 0."""
+    found = np.full((len(shares), weights.shape[1]), np.nan)
+    order = np.argsort(values, kind="stable")
+    ranked, of_case, draws = np.append(values[order], np.nan), of_case[order], np.arange(weights.shape[1])
+    size = max(1, int(len(order) ** 0.5))  # values are counted block by block, and one by one only where the rank lies
+    blocks, cases = len(order) // size + 1, len(weights)
+    held = np.bincount(np.arange(len(order)) // size * cases + of_case, minlength=blocks * cases).reshape(blocks, cases)
+    reached = np.cumsum(np.concatenate([np.zeros((1, len(draws))), held @ weights]), axis=0)
+    total = reached[-1]
+
+    def at_rank(rank: np.ndarray) -> np.ndarray:
+        """The value with this place, (R,) from 0, among all that are repeated."""
+        block = np.minimum((reached[1:] <= rank).sum(axis=0), blocks - 1)
+        places = block * size + np.arange(size)[:, None]
+        there = places < len(order)
+        counts = weights[np.append(of_case, 0)[np.where(there, places, -1)], draws] * there
+        before = (reached[block, draws] + np.cumsum(counts, axis=0) <= rank).sum(axis=0)
+        return ranked[np.minimum(block * size + before, len(order))]
+
+    for row, share in enumerate(shares):
+        place = np.maximum(total - 1, 0) * share
+        lower, upper = at_rank(np.floor(place)), at_rank(np.ceil(place))
+        found[row] = np.where(total > 0, lower + (upper - lower) * (place - np.floor(place)), np.nan)
+    return found
 
 
 def youden_threshold(scores: Sequence[float], labels: Sequence[bool], default: float) -> float:
@@ -95,95 +201,6 @@ def youden_threshold(scores: Sequence[float], labels: Sequence[bool], default: f
         return float(default)
     equal = candidates[gain == best]
     return float(equal[np.argmin(np.abs(equal - default))])
-
-
-def binary_agreement(scores: Sequence[float], decisions: Sequence[bool],
-                     labels: Sequence[bool]) -> dict[str, float]:
-    """How well scores and yes/no decisions agree with the labels of n patients.
-
-    scores: (n,) finite numbers, greater means more likely positive. decisions, labels: (n,) bool or 0/1.
-    Returns roc_auc of the scores (NaN with one class), kappa (Cohen's; NaN when decisions and labels are all
-    one class), sensitivity (NaN without positives), specificity (NaN without negatives), accuracy (NaN if
-    n is 0), n and positives.
-    Raises ValueError for scores that are not finite, labels that are not binary, or unlike lengths.
-    Cohen, A coefficient of agreement for nominal scales, Educ. Psychol. Meas. 20:37-46 (1960).
-    """
-    from sklearn.metrics import cohen_kappa_score, roc_auc_score
-
-    scores = _scores(scores)
-    decisions, labels = _binary(decisions, "decisions"), _binary(labels, "labels")
-    _same_length(scores=scores, decisions=decisions, labels=labels)
-    rates = overlap(decisions, labels)
-    both = len(np.unique(labels)) == 2  # asked first, as sklearn answers an undefined number with a warning
-    any_two = len(np.unique(np.concatenate([decisions, labels]))) == 2
-    return {"roc_auc": float(roc_auc_score(labels, scores)) if both else float("nan"),
-            "kappa": float(cohen_kappa_score(decisions, labels)) if any_two else float("nan"),
-            "sensitivity": rates["recall"], "specificity": rates["specificity"],
-            "accuracy": rates["accuracy"], "n": float(len(labels)), "positives": float(labels.sum())}
-
-
-def summarise(results: list[dict] | pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """The summary table of a tidy results table of one study and run.
-
-    results: rows with study, run, fold, patient, case, class, metric, value. An empty cell is '' or NaN. Read
-    a CSV with `keep_default_na=False`, or pandas takes a patient called "NA" for an empty cell.
-    Returns the columns SUMMARY_COLUMNS, a row per class and metric in the order first seen:
-
-    - of case rows (with a patient): mean and SD (n - 1) over folds of each fold's mean over its cases; how
-      many folds had a value; the mean over all cases (`estimate`) with its 95 % `bootstrap_interval` over
-      patients; how many patients had a value. Cases without a fold (all folds fused) enter only the estimate.
-    - of whole-set rows (no patient): mean and SD over the rows that have a fold; the row without a fold is
-      the pooled estimate. They carry no interval, and `patients` is empty (<NA>).
-
-    NaN values are left out; the SD of one fold is NaN. A metric with rows of both kinds gets a row for each.
-    Raises ValueError for missing columns, a fold or value that is not a number, several studies or runs in
-    one table, or two whole-set rows of one metric and fold.
-    """
-    import pandas as pd
-
-    table = _tidy(results)
-    rows = []
-    keys = ["class", "metric", "is_case"]
-    for (name, metric, is_case), part in table.groupby(keys, sort=False, dropna=False):
-        if not is_case and part["fold"].duplicated().any():
-            raise ValueError(f"results: {metric} of {name} has two whole-set rows for one fold")
-        part = part.dropna(subset=["value"])
-        folds = part.groupby("fold")["value"].mean()  # rows without a fold are left out here
-        row = {"class": name, "metric": metric, "folds": len(folds), "mean": folds.mean(), "sd": folds.std()}
-        if is_case:
-            row["patients"] = part["patient"].nunique()
-            interval = bootstrap_interval(part["value"], part["patient"], seed=seed)
-            row["estimate"], row["ci_low"], row["ci_high"] = interval
-        else:
-            row["estimate"] = part.loc[part["fold"].isna(), "value"].mean()
-        rows.append(row)
-    summary = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
-    numbers = {name: "float64" for name in ("mean", "sd", "estimate", "ci_low", "ci_high")}
-    return summary.astype({**numbers, "folds": "int64", "patients": "Int64"})
-
-
-def _tidy(results: list[dict] | pd.DataFrame) -> pd.DataFrame:
-    """A checked copy: fold and value float (NaN where empty), patient text, `is_case` if it has a patient."""
-    import pandas as pd
-
-    def number(cell: object) -> float:
-        return float("nan") if pd.isna(cell) or str(cell).strip() == "" else float(cell)
-
-    table = pd.DataFrame(results).copy()
-    needed = ["fold", "patient", "class", "metric", "value"]
-    if table.empty:
-        return pd.DataFrame(columns=[*needed, "is_case"])
-    missing = [name for name in needed if name not in table]
-    if missing:
-        raise ValueError(f"results: no column {', '.join(missing)}")
-    for name in ("study", "run"):
-        if name in table and table[name].nunique() > 1:
-            raise ValueError(f"results: one {name} at a time, not {', '.join(table[name].unique())}")
-    patient = table["patient"].astype(str)
-    is_case = table["patient"].notna() & (patient.str.strip() != "")
-    for name in ("fold", "value"):
-        table[name] = table[name].map(number).astype("float64")
-    return table.assign(patient=patient, is_case=is_case)
 
 
 def _scores(scores: Sequence[float]) -> np.ndarray:

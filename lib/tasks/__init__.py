@@ -34,15 +34,20 @@ stages use:
     score(prediction, truth, case)   {(class, metric): value} of one case
     measure(prediction, case)        the read-outs of a case without truth
     evidence(prediction, truth, case)  the little that calibrate and score_set need of one case
-    score_set(evidence)              {(class, metric): value} that need the whole set; `intervals(evidence)` their 95 %
-                                     intervals, `plots(evidence)` their figures, `tables(evidence)` further tables
+    set_metrics(evidence)            numbers that need the whole set: a function of weights, how often each piece of evidence
+                                     counts, that gives {(class, metric): values}; `set_facts(evidence)` thresholds and counts,
+                                     which have no interval. `score_set` and `intervals` are made of both
+    rankings(evidence)               scores of cases and which of them are positive, of each metric that is a plain ROC AUC
+    plots(evidence)                  figures of the whole set, `tables(evidence)` further tables
     calibrate(...)                   thresholds from validation; `with_calibration` gives the task that uses them
     pooled_calibration(tasks)        that of several models together
     worksheet(scores)                scores of a case or an epoch by the titles of a worksheet's columns
     headline, figures                metrics (or METRIC/CLASS) that are printed, and drawn, first
     draw(frames, prediction, truth, case)     the picture of every frame; `marks` are its calipers and ellipses
-    side_by_side(frames, prediction, truth, case)     image, truth and prediction of one frame
+    side_by_side(frames, prediction, truth, case)     image, truth and prediction of one frame, `shown_frame(prediction, truth)`;
+                                     `words` what a picture has to say beside its drawing, `drawn` what is what in it
     truth_picture(frames, truth, case)        the truth alone
+    wording                          what a methods section says of the task, in sentences
     frame_scores(prediction, truth)  which frames went best and worst; `sheet_frames` others for the contact sheet, whose file
                                      is called `sheet_name(prediction, case)`; `animated` the frames of a moving picture
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Iterable, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Sequence
 
 import numpy as np
 
+from lib.evaluation.statistics import bootstrap_intervals
 from lib.imaging.painting import Colour, class_colours, parse_colour
 from lib.study import Data, InputError, Window, one_of, require
+from lib.tasks.wording import Wording
 
 ALL = "all"  # the class of a row that speaks of all classes
+Metrics = Callable[[np.ndarray], dict[tuple[str, str], np.ndarray]]  # weights (n, R) of n cases -> {(class, metric): (R,)}
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Task:
     """data, measurements, window and tolerance_mm: of the study. calibration: what validation has chosen, {} before.
 
     whole_series: a case is one sample, seen through windows of its series, instead of a sample per frame. sized: classes are
-    regions, and facts say how large each is.
+    regions, and facts say how large each is. coloured: pictures show each class in its colour; drawn: how they tell prediction
+    and truth apart.
     """
     data: Data
     measurements: dict[str, dict]
@@ -30,6 +34,8 @@ class Task:
 
     whole_series: ClassVar[bool] = False
     sized: ClassVar[bool] = True
+    coloured: ClassVar[bool] = True
+    drawn: ClassVar[str] = ""
 
     @property
     def reads(self) -> dict[str, str]:
@@ -102,8 +108,28 @@ class Task:
     def tables(self, evidence: Sequence[dict]) -> dict[str, list[dict]]:
         return {}
 
-    def intervals(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[float, float]]:
+    def set_metrics(self, evidence: Sequence[dict]) -> Metrics:
+        """A function of weights (n, R), how often each of the n pieces of evidence counts, that gives {(class, metric): (R,)},
+        NaN where undefined; what depends on no weights is worked out once, before."""
+        return lambda weights: {}
+
+    def rankings(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
+        """What each ROC AUC of `set_metrics` ranks: (class, metric) -> scores (m,), whether they are of positives, bool (m,), and
+        the m patients that they are of. (A mean over classes ranks nothing.)"""
         return {}
+
+    def set_facts(self, evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+        """Numbers over the set that are no estimates and have no interval: thresholds, counts of cases."""
+        return {}
+
+    def score_set(self, evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+        """{(class, metric): value} that need the whole set: every piece of evidence counts once."""
+        once = self.set_metrics(evidence)(np.ones((len(evidence), 1)))
+        return {key: float(values[0]) for key, values in once.items()} | self.set_facts(evidence)
+
+    def intervals(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[float, float]]:
+        """{(class, metric): (low, high)}, the 95 % intervals of `set_metrics`: see `statistics.bootstrap_intervals`."""
+        return bootstrap_intervals(self.set_metrics(evidence), [one["patient"] for one in evidence])
 
     def mistakes(self, records: Sequence[dict]) -> list[dict] | None:
         """None: nothing is simply right or wrong."""
@@ -117,6 +143,19 @@ class Task:
 
     def marks(self, prediction, case) -> list:
         return []
+
+    def shown_frame(self, prediction, truth) -> int:
+        """The frame that one picture of a case shows: its only one, unless the task knows better."""
+        return 0
+
+    def words(self, prediction, truth) -> str:
+        """What a picture says in words, of the prediction or (None) of the truth; empty where what is drawn says it all."""
+        return ""
+
+    @property
+    def wording(self) -> Wording | None:
+        """What a methods section says of the task; None: nothing yet."""
+        return None
 
     def sheet_name(self, prediction, case) -> str:
         return case.case

@@ -19,17 +19,21 @@ def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, 
     pictures = []
     for frame in range(len(image)) if chosen is None else chosen:
         picture = canvas(image[frame], scale)
-        if prediction is not None:
-            dashed = () if truth is None else lines_of(task, truth[frame, :, 1:], truth[frame, :, 0] > 0, names=False)
-            picture = painted(picture, scale, lines_of(task, prediction.boxes[frame], prediction.found[frame],
-                                                       prediction.scores[frame]), dashed)
-        pictures.append(picture)
+        dashed = () if truth is None else lines_of(task, truth[frame, :, 1:], truth[frame, :, 0] > 0, names=False)
+        solid = () if prediction is None else lines_of(task, prediction.boxes[frame], prediction.found[frame],
+                                                       prediction.scores[frame])
+        pictures.append(painted(picture, scale, solid, dashed))
     return np.stack(pictures)
+
+
+def shown_frame(prediction, truth: np.ndarray | None) -> int:
+    """See Detection.shown_frame."""
+    return fullest_frame(prediction.found if truth is None else truth[..., 0])
 
 
 def side_by_side(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> np.ndarray:
     """See Detection.side_by_side."""
-    frame = fullest_frame(prediction.found if truth is None else truth[..., 0])
+    frame = shown_frame(prediction, truth)
     scale = panel_scale(case.geometry, *PANEL_PX)
     plain, view = canvas(native_image(task, frames, case)[frame], scale), Upright(case.geometry, scale)
     panels = [("image", plain)]

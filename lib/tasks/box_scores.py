@@ -2,90 +2,110 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 
-from lib.evaluation.average_precision import RECALL_LEVELS, average_precision, counts_at, f1_curve
+from lib.evaluation.average_precision import RECALL_LEVELS, average_precision, counts_at, f1_curve, weighted_precision
+from lib.evaluation.classification import Counts, mean_over_classes, rates, yes_or_no
 from lib.evaluation.plots import Curves
-from lib.evaluation.statistics import binary_agreement, mean_of_defined
-from lib.tasks.base import ALL
+from lib.evaluation.statistics import ratio
+from lib.tasks.base import ALL, Metrics
 
 MEAN = {"ap@0.5": "map@0.5", "ap@[.5:.95]": "map@[.5:.95]", "ar@[.5:.95]": "mar@[.5:.95]"}
+PRESENCE = ("roc_auc", "sensitivity", "specificity")
 
 
 def lists_of(evidence: Sequence[dict], index: int) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """(truths (n, 4), boxes (m, 4), scores (m,)) of every image, for one class; a frame is an image."""
-    truths, boxes, scores = [], [], []
-    for one in evidence:
-        for frame in range(len(one["truth"])):
-            there, *box = one["truth"][frame, index]
-            truths.append(np.array([box] if there else np.empty((0, 4))))
-            boxes.append(one["boxes"][frame, [index]])
-            scores.append(one["scores"][frame, [index]])
-    return truths, boxes, scores
+    rows = np.concatenate([one["truth"][:, index] for one in evidence])
+    truths = [row[None, 1:] if row[0] else row[None, 1:][:0] for row in rows]
+    boxes, scores = (np.concatenate([one[key][:, [index]] for one in evidence]) for key in ("boxes", "scores"))
+    return truths, list(boxes), list(scores)
 
 
-def set_scores(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
-    """{(class, metric): value}.
+def images_of(evidence: Sequence[dict]) -> np.ndarray:
+    """int (images,): the case that each image is of; a frame is an image."""
+    return np.repeat(np.arange(len(evidence)), [len(one["truth"]) for one in evidence])
+
+
+def set_metrics(classes: Sequence[str], evidence: Sequence[dict]) -> Metrics:
+    """Weights (n, R) of n cases -> {(class, metric): (R,)}.
 
     A structure that no image has, has no AP, AR or recall (NaN), and is left out of their means. F1, precision, recall and
     the IoU of true positives are at each model's own confidence, a hit being a box with IoU of at least 0.5; over all
     structures (`all`) they are of the summed counts. Presence asks only whether a structure is there at all.
     """
-    rows: dict[tuple[str, str], float] = {}
-    every = np.zeros(3)
-    overlaps: list[np.ndarray] = []
-    for index, name in enumerate(classes):
-        lists = lists_of(evidence, index)
-        found = average_precision(*lists)
-        rows[name, "ap@0.5"], rows[name, "ap@[.5:.95]"] = float(found.ap[0]), float(found.ap.mean())
-        rows[name, "ar@[.5:.95]"] = float(found.recall.mean())
-        counts, hits = counts_by_confidence(evidence, lists)
-        rows |= {(name, metric): value for metric, value in rates(*counts).items()}
-        rows[name, "iou_of_true_positives"] = mean_of_defined(hits)
-        every, overlaps = every + counts, [*overlaps, hits]
-        rows |= {(name, metric): value for metric, value in presence(evidence, index).items()}
-    for metric, overall in MEAN.items():
-        rows[ALL, overall] = mean_of_defined([rows[name, metric] for name in classes])
-    rows |= {(ALL, metric): value for metric, value in rates(*every).items()}
-    rows[ALL, "iou_of_true_positives"] = mean_of_defined(np.concatenate(overlaps))
-    rows[ALL, "presence_roc_auc"] = mean_of_defined([rows[name, "presence_roc_auc"] for name in classes])
+    of_case, lists = images_of(evidence), [lists_of(evidence, index) for index in range(len(classes))]
+    confidence = np.array([one["confidence"] for one in evidence])[of_case]
+    precise = [weighted_precision(*of_class, of_case) for of_class in lists]
+    counts = np.array([[np.bincount(of_case, values, len(evidence)) for values in counts_at(*of_class, confidence)]
+                       for of_class in lists])  # (classes, 4, n)
+    held = counts[:, [0, 2]].any(axis=(1, 2))
+    presence = presence_metrics(classes, evidence, ("roc_auc",))
+
+    def metrics(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        rows: dict[tuple[str, str], np.ndarray] = {}
+        totals = counts @ weights  # (classes, 4, R)
+        for name, of_class, total in zip(classes, precise, totals):
+            ap, recall = of_class(weights)
+            rows |= {(name, "ap@0.5"): ap[0], (name, "ap@[.5:.95]"): ap.mean(axis=0), (name, "ar@[.5:.95]"): recall.mean(axis=0)}
+            rows |= {(name, metric): values for metric, values in hit_rates(*total).items()}
+        rows |= {(ALL, overall): mean_over_classes([rows[name, metric] for name in classes], held)
+                 for metric, overall in MEAN.items()}
+        rows |= {(ALL, metric): values for metric, values in hit_rates(*totals.sum(axis=0)).items()}
+        return rows | presence(weights)
+
+    return metrics
+
+
+def hit_rates(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, overlap: np.ndarray) -> dict[str, np.ndarray]:
+    """f1, precision, recall and the mean IoU of true positives, each (R,), of counts and the sum of that IoU."""
+    found = rates(Counts(tp, fp, fn, np.zeros_like(tp)))
+    return {**{metric: found[metric] for metric in ("f1", "precision", "recall")}, "iou_of_true_positives": ratio(overlap, tp)}
+
+
+def set_facts(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+    """How many images have each structure; of one model the confidence, which is part of its result."""
     confidences = {one["confidence"] for one in evidence}
-    if len(confidences) == 1:  # one model: the confidence is part of its result
-        rows[ALL, "confidence"] = confidences.pop()
-    return rows
+    return presence_facts(classes, evidence) | ({(ALL, "confidence"): confidences.pop()} if len(confidences) == 1 else {})
 
 
-def counts_by_confidence(evidence: Sequence[dict], lists: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """(true positives, false positives, false negatives), each image judged at its model's confidence, and the IoU of
-    the true positives."""
-    of = np.concatenate([np.full(len(one["truth"]), one["confidence"]) for one in evidence])
-    total, hits = np.zeros(3), []
-    for confidence in np.unique(of):
-        mine = np.flatnonzero(of == confidence)
-        *counts, overlaps = counts_at(*([values[i] for i in mine] for values in lists), confidence)
-        total, hits = total + counts, [*hits, overlaps]
-    return total, np.concatenate(hits)
+def presence_metrics(classes: Sequence[str], evidence: Sequence[dict], averaged: Sequence[str],
+                     counts_if: Callable = np.greater_equal) -> Metrics:
+    """Weights (n, R) of n cases -> how well scores tell whether a structure is in an image, wherever it is: PRESENCE of each
+    class, and of all those in `averaged`. evidence: scores (frames, classes), truth (frames, classes, 1 or more), whose first
+    column says whether it is there, and the confidence; counts_if(score, confidence): whether it counts."""
+    of_case = images_of(evidence)
+    scores, there = (np.concatenate([one[key] for one in evidence]) for key in ("scores", "truth"))
+    scores, there = scores.astype(np.float64), there[..., 0] > 0
+    decided = counts_if(scores, np.array([one["confidence"] for one in evidence])[of_case, None])
+    some, lacking = there.any(axis=0), ~there.all(axis=0)
+    held = {"roc_auc": some & lacking, "sensitivity": some, "specificity": lacking}
+
+    def metrics(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        of_image = weights if len(of_case) == len(weights) else weights[of_case]
+        found = [yes_or_no(*columns, of_image) for columns in zip(scores.T, decided.T, there.T)]
+        rows = {(name, f"presence_{metric}"): values[metric] for name, values in zip(classes, found) for metric in PRESENCE}
+        return rows | {(ALL, f"presence_{metric}"): mean_over_classes([values[metric] for values in found], held[metric])
+                       for metric in averaged}
+
+    return metrics
 
 
-def rates(tp: float, fp: float, fn: float) -> dict[str, float]:
-    """NaN where there is nothing to count."""
-    return {"f1": ratio(2 * tp, 2 * tp + fp + fn), "precision": ratio(tp, tp + fp), "recall": ratio(tp, tp + fn)}
+def presence_rankings(classes: Sequence[str],
+                      evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
+    """What each `presence_roc_auc` ranks: scores, whether the structure is there, patients; one of each image."""
+    scores, there = (np.concatenate([one[key] for one in evidence]) for key in ("scores", "truth"))
+    patients = [evidence[index]["patient"] for index in images_of(evidence)]
+    return {(name, "presence_roc_auc"): (scores[:, index], there[:, index, 0] > 0, patients)
+            for index, name in enumerate(classes)}
 
 
-def ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else float("nan")
-
-
-def presence(evidence: Sequence[dict], index: int) -> dict[str, float]:
-    """How well scores tell whether the structure is in an image, wherever it is, and how many images have it."""
-    scores = np.concatenate([one["scores"][:, index] for one in evidence])
-    there = np.concatenate([one["truth"][:, index, 0] > 0 for one in evidence])
-    decided = np.concatenate([one["scores"][:, index].astype(np.float64) >= one["confidence"] for one in evidence])
-    agreement = binary_agreement(scores, decided, there)
-    return {"presence_roc_auc": agreement["roc_auc"], "presence_sensitivity": agreement["sensitivity"],
-            "presence_specificity": agreement["specificity"], "images_with_it": float(there.sum())}
+def presence_facts(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+    """How many images have each structure."""
+    there = sum((one["truth"][..., 0] > 0).sum(axis=0) for one in evidence)
+    return {(name, "images_with_it"): float(count) for name, count in zip(classes, there)}
 
 
 def precision_recall(task, evidence: Sequence[dict]) -> list[Curves]:

@@ -1,4 +1,4 @@
-"""Scores of a classifier: of one case, and of a whole set with their intervals; rows of predictions, and the wrong ones."""
+"""Scores of a classifier: of one case, and of a whole set; rows of predictions, and the wrong ones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Sequence
 
 import numpy as np
 
-from lib.evaluation.classification import (areas, balanced_accuracy, bootstrap_intervals, calibration_error,
-                                           confusion_matrix, counts_of, kappa, mean_over_classes, rates)
-from lib.tasks.base import ALL
+from lib.evaluation.classification import (areas, balanced_accuracy, calibration_error, confusion_matrix, counts_of, kappa,
+                                           mean_over_classes, rates)
+from lib.tasks.base import ALL, Metrics
 
 PER_CLASS = ("precision", "recall", "f1", "specificity", "roc_auc", "pr_auc")  # metrics of one class against the others
 LEAST = float(np.finfo(np.float32).tiny)  # probability of the truth, so that its logarithm is finite
@@ -36,57 +36,50 @@ def columns(evidence: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return truth, predicted, np.array([one["probabilities"] for one in evidence], np.float64)
 
 
-def set_metrics(classes: Sequence[str], truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray,
-                weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-    """{(class, metric): (R,)} of n cases with weights (n, R); see lib/evaluation/classification.py for what is undefined.
+def set_metrics(classes: Sequence[str], evidence: Sequence[dict]) -> Metrics:
+    """Weights (n, R) of n cases -> {(class, metric): (R,)}; see lib/evaluation/classification.py for what is undefined.
 
     Two classes: PER_CLASS of the second class, the positive one, under `all`, and how well its probability is calibrated.
     More: PER_CLASS of each class against the others, and under `all` their mean over the classes where they are defined;
-    calibration is that of the most likely class. balanced_accuracy and kappa (Cohen's) are of all classes at once.
+    calibration is that of the most likely class. balanced_accuracy and kappa (Cohen's) are of all classes at once. Means over
+    classes are undefined in draws without any case of a class that the set has: they would be of other classes.
     """
-    confusion = confusion_matrix(truth, predicted, len(classes), weights)
-    rows = {(ALL, "balanced_accuracy"): balanced_accuracy(confusion), (ALL, "kappa"): kappa(confusion)}
-    of_class = {}
-    for index, name in enumerate(classes):
-        if len(classes) > 2 or index == 1:
-            roc, mean_precision = areas(probabilities[:, index], truth == index, weights)
-            of_class[name] = rates(counts_of(confusion, index)) | {"roc_auc": roc, "pr_auc": mean_precision}
-    rows |= {(ALL, metric): mean_over_classes([values[metric] for values in of_class.values()]) for metric in PER_CLASS}
-    if len(classes) == 2:
-        return rows | {(ALL, "calibration_error"): calibration_error(probabilities[:, 1], truth == 1, weights)}
-    rows[ALL, "calibration_error"] = calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth, weights)
-    return rows | {(name, metric): values[metric] for name, values in of_class.items() for metric in PER_CLASS}
-
-
-def lacking(truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """bool (R,): resamples (weights (n, R) of cases) without any case of a class that the set has. Their means over classes
-    would be means over fewer classes than the set's own."""
-    return np.any([weights[truth == index].sum(axis=0) == 0 for index in np.unique(truth)], axis=0)
-
-
-def set_scores(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
-    """{(class, metric): value} of a whole set; of one model the threshold too."""
-    rows = set_metrics(classes, *columns(evidence), np.ones((len(evidence), 1)))
-    rows = {key: float(values[0]) for key, values in rows.items()}
-    thresholds = {one["threshold"] for one in evidence}
-    if len(classes) == 2 and len(thresholds) == 1:  # one model: the threshold is part of its result
-        rows[ALL, "threshold"] = thresholds.pop()
-    return rows
-
-
-def set_intervals(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[float, float]]:
-    """{(class, metric): (low, high)}: 95 % percentile bootstrap intervals of `set_metrics`, patients drawn with replacement
-    2,000 times, always the same way. Draws without any case of one of the classes are left out of what is a mean over
-    classes."""
-    columns_of = columns(evidence)
-    means = {(ALL, metric) for metric in ("balanced_accuracy", *(PER_CLASS if len(classes) > 2 else ()))}
+    truth, predicted, probabilities = columns(evidence)
+    held, several = np.unique(truth), len(classes) > 2
+    judged = {name: index for index, name in enumerate(classes) if several or index == 1}
+    likeliest = probabilities.argmax(axis=1) if several else np.ones_like(truth)
+    confident = probabilities[np.arange(len(truth)), likeliest]
 
     def metrics(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-        less = lacking(columns_of[0], weights)
-        return {key: np.where(less, np.nan, values) if key in means else values
-                for key, values in set_metrics(classes, *columns_of, weights).items()}
+        confusion = confusion_matrix(truth, predicted, len(classes), weights)
+        lacking = (confusion[held].sum(axis=1) == 0).any(axis=0)
+        of_class = {}
+        for name, index in judged.items():
+            roc, mean_precision = areas(probabilities[:, index], truth == index, weights)
+            of_class[name] = rates(counts_of(confusion, index)) | {"roc_auc": roc, "pr_auc": mean_precision}
+        rows = {(ALL, "balanced_accuracy"): np.where(lacking, np.nan, balanced_accuracy(confusion)),
+                (ALL, "kappa"): kappa(confusion)}
+        for metric in PER_CLASS:
+            mean = mean_over_classes([values[metric] for values in of_class.values()])
+            rows[ALL, metric] = np.where(lacking, np.nan, mean) if several else mean
+        rows[ALL, "calibration_error"] = calibration_error(confident, likeliest == truth, weights)
+        return rows | {(name, metric): values[metric] for name, values in of_class.items() for metric in PER_CLASS if several}
 
-    return bootstrap_intervals(metrics, [one["patient"] for one in evidence])
+    return metrics
+
+
+def rankings(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
+    """What each `roc_auc` ranks: scores, positives, patients."""
+    truth, _, probabilities = columns(evidence)
+    patients = [one["patient"] for one in evidence]
+    judged = {ALL: 1} if len(classes) == 2 else {name: index for index, name in enumerate(classes)}
+    return {(name, "roc_auc"): (probabilities[:, index], truth == index, patients) for name, index in judged.items()}
+
+
+def set_facts(classes: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+    """The threshold, of two classes and one model: it is part of that model's result."""
+    thresholds = {one["threshold"] for one in evidence}
+    return {(ALL, "threshold"): thresholds.pop()} if len(classes) == 2 and len(thresholds) == 1 else {}
 
 
 def prediction_row(classes: Sequence[str], prediction, truth: int | None) -> dict:

@@ -12,9 +12,10 @@ from lib.evaluation.statistics import youden_threshold
 from lib.imaging.geometry import Fit
 from lib.study import one_of, require
 from lib.tasks import class_drawing, class_plots, class_scores
-from lib.tasks.base import ALL, NamedTask
+from lib.tasks.base import ALL, Metrics, NamedTask
 from lib.tasks.class_cohort import check_class_splits, class_notes, class_strata
 from lib.tasks.class_maps import spread_maps
+from lib.tasks.wording import Wording, classification_wording
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = {**dict.fromkeys(("accuracy", "balanced_accuracy", "roc_auc", "pr_auc", "f1", "precision", "recall", "specificity",
@@ -69,6 +70,8 @@ class Classification(NamedTask):
 
     whole_series: ClassVar[bool] = True
     sized: ClassVar[bool] = False
+    coloured: ClassVar[bool] = False
+    drawn: ClassVar[str] = "warm colours are where the network looked, for the class that it predicts"
 
     def __post_init__(self):
         require(len(self.classes) > 1, "data.classes", list(self.classes) or "none", "at least two classes")
@@ -268,13 +271,17 @@ class Classification(NamedTask):
         return {"patient": case.patient, "truth": int(truth[0]), "predicted": prediction.predicted,
                 "probabilities": prediction.probabilities, "threshold": prediction.threshold}
 
-    def score_set(self, evidence: Sequence[dict]) -> dict:
-        """{(class, metric): value} that need the whole set: see `class_scores.set_metrics`."""
-        return class_scores.set_scores(self.classes, evidence)
+    def set_metrics(self, evidence: Sequence[dict]) -> Metrics:
+        """See `class_scores.set_metrics`."""
+        return class_scores.set_metrics(self.classes, evidence)
 
-    def intervals(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[float, float]]:
-        """95 % intervals of `score_set`: see `class_scores.set_intervals`."""
-        return class_scores.set_intervals(self.classes, evidence)
+    def rankings(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
+        """See `class_scores.rankings`."""
+        return class_scores.rankings(self.classes, evidence)
+
+    def set_facts(self, evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+        """The threshold of a single model."""
+        return class_scores.set_facts(self.classes, evidence)
 
     def plots(self, evidence: Sequence[dict]) -> list:
         """ROC, precision and recall, confusion, reliability."""
@@ -297,11 +304,22 @@ class Classification(NamedTask):
     def draw(self, frames: np.ndarray, prediction: Prediction | None, truth: np.ndarray | None, case, chosen=None,
              scale: float = 1) -> np.ndarray:
         """uint8 (frames, rows * scale, columns * scale, 3) on the native grid: where the network looked for the class that it
-        predicts, on one scale for all frames of the case; the plain frames without a prediction or its maps.
+        predicts, on one scale for all frames of the case; the plain frames without a prediction or its maps. The truth
+        has no place in an image: `words` says it.
 
         frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
         """
         return class_drawing.draw_frames(self, frames, prediction, truth, case, chosen, scale)
+
+    def shown_frame(self, prediction: Prediction, truth: np.ndarray | None) -> int:
+        """The middle frame."""
+        return round((prediction.frames - 1) / 2)
+
+    def words(self, prediction: Prediction | None, truth: np.ndarray | None) -> str:
+        """The predicted class with its probability; the true one without a prediction."""
+        index = int(truth[0]) if prediction is None else prediction.predicted
+        name = self.shown(self.classes[index])
+        return name if prediction is None else f"{name} {prediction.probabilities[index]:.2f}"
 
     def side_by_side(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray | None, case) -> np.ndarray:
         """uint8 (rows, columns, 3): the image, or three frames of a clip, and the likeliest classes as bars, upright."""
@@ -310,6 +328,10 @@ class Classification(NamedTask):
     def truth_picture(self, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
         """uint8 (rows, columns, 3): the image, or the middle frame, above its class."""
         return class_drawing.truth_picture(self, frames, truth, case)
+
+    @property
+    def wording(self) -> Wording:
+        return classification_wording(self)
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:
         """float (frames,): of every frame the probability of the true class; without truth of the predicted one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Sequence
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from lib.evaluation.boxes import centre_distance, fuse_boxes, iou
 from lib.evaluation.statistics import mean_of_defined
 from lib.imaging.geometry import Fit
 from lib.study import require
-from lib.tasks.base import ALL
-from lib.tasks.box_drawing import draw_frames, side_by_side, truth_picture
-from lib.tasks.box_scores import lists_of, precision_recall, set_scores
+from lib.tasks.base import ALL, Metrics
+from lib.tasks.box_drawing import draw_frames, shown_frame, side_by_side, truth_picture
+from lib.tasks.box_scores import lists_of, precision_recall, presence_rankings, set_facts, set_metrics
 from lib.tasks.box_tables import box_rows, coco_documents, dataset_plots, image_name
 from lib.tasks.presence import SidedTask, absence_notes, mirror_notes
+from lib.tasks.wording import Wording, detection_wording
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = dict.fromkeys(("map@0.5", "map@[.5:.95]", "mar@[.5:.95]", "ap@0.5", "ap@[.5:.95]", "f1", "precision", "recall",
@@ -61,6 +62,8 @@ class Detection(SidedTask):
     overlap_weight: float = 2.0
     side_weight: float = 5.0
     visible: float = 0.5
+
+    drawn: ClassVar[str] = "solid boxes are the prediction, dashed ones the truth"
 
     def __post_init__(self):
         require(len(self.classes) > 0, "data.classes", "none", "at least one structure")
@@ -229,9 +232,17 @@ class Detection(SidedTask):
         return {"patient": case.patient, "scores": prediction.scores, "boxes": prediction.boxes, "truth": truth,
                 "confidence": prediction.confidence}
 
-    def score_set(self, evidence: Sequence[dict]) -> dict:
-        """Average precision and recall (COCO's rules), F1 at the confidence, presence: see `box_scores.set_scores`."""
-        return set_scores(self.classes, evidence)
+    def set_metrics(self, evidence: Sequence[dict]) -> Metrics:
+        """Average precision and recall (COCO's rules), F1 at the confidence, presence: see `box_scores.set_metrics`."""
+        return set_metrics(self.classes, evidence)
+
+    def rankings(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
+        """See `box_scores.presence_rankings`."""
+        return presence_rankings(self.classes, evidence)
+
+    def set_facts(self, evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+        """Images with each structure, the confidence of a single model."""
+        return set_facts(self.classes, evidence)
 
     def plots(self, evidence: Sequence[dict]) -> list:
         """Precision against recall at IoU 0.5, and F1 against confidence."""
@@ -250,11 +261,15 @@ class Detection(SidedTask):
     def draw(self, frames: np.ndarray, prediction: Prediction | None, truth: np.ndarray | None, case, chosen=None,
              scale: float = 1) -> np.ndarray:
         """uint8 (frames, rows * scale, columns * scale, 3) on the native grid: boxes that count with their scores, the
-        truth dashed; the plain frames without a prediction.
+        truth dashed; either of them alone, or the plain frames without both.
 
         frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
         """
         return draw_frames(self, frames, prediction, truth, case, chosen, scale)
+
+    def shown_frame(self, prediction: Prediction, truth: np.ndarray | None) -> int:
+        """The frame with most structures, of the truth if it is known."""
+        return shown_frame(prediction, truth)
 
     def side_by_side(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray | None, case) -> np.ndarray:
         """uint8 (rows, columns, 3): image, truth and prediction, upright."""
@@ -263,6 +278,10 @@ class Detection(SidedTask):
     def truth_picture(self, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
         """uint8 (rows, columns, 3): the truth's boxes, upright."""
         return truth_picture(self, frames, truth, case)
+
+    @property
+    def wording(self) -> Wording:
+        return detection_wording(self)
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:
         """float (frames,): the mean IoU of the structures that are there; without truth the mean score of what was found."""

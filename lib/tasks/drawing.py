@@ -8,11 +8,12 @@ import numpy as np
 
 from lib.evaluation.metrics import overlap
 from lib.imaging.captions import row_of
-from lib.imaging.painting import Upright, filled, grey, overlay, panel_scale
+from lib.imaging.painting import TRUTH, Colour, Upright, canvas, contours, filled, grey, overlay, panel_scale
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 PANEL_PX = (384, 640)  # about, at most, on the longer side
 THUMBNAIL_PX = (256, 320)
+THICK_STEP = 4  # pixels of the contour from dot to dot, where the truth is drawn alone
 
 
 def native_image(task, frames: np.ndarray, case) -> np.ndarray:
@@ -30,6 +31,8 @@ def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, 
     """See Segmentation.draw."""
     image = native_image(task, frames, case)
     chosen = list(range(len(image)) if chosen is None else chosen)
+    if prediction is None and truth is not None:
+        return np.stack([dotted(image[frame], dict(zip(task.classes, truth[:, frame])), task.palette, scale) for frame in chosen])
     index = {name: task.classes.index(name) for name in task.outlines or task.classes}
     outlines = {} if prediction is None else {name: prediction.masks[i][chosen] for name, i in index.items()}
     truths = {} if truth is None else {name: truth[i][chosen] for name, i in index.items()}
@@ -41,9 +44,28 @@ def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, 
     return overlay(image[chosen], outlines, truths, heat, scale, task.palette)
 
 
+def dotted(image: np.ndarray, masks: dict[str, np.ndarray], colours: dict[str, Colour], scale: float) -> np.ndarray:
+    """uint8 (h, w) -> uint8 (h * scale, w * scale, 3): the outline of each class, bool (h, w), as dots of its colour and white
+    ones in turn, of two pixels by two."""
+    picture = canvas(image, scale)
+    bottom, right = picture.shape[0] - 1, picture.shape[1] - 1
+    for name, mask in masks.items():
+        for contour in contours(mask, picture.shape[1::-1]):
+            for turn, colour in enumerate((TRUTH[0], colours[name])):
+                x, y = contour[turn * THICK_STEP::2 * THICK_STEP, 0].T
+                for across, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
+                    picture[np.minimum(y + down, bottom), np.minimum(x + across, right)] = colour
+    return picture
+
+
+def shown_frame(prediction, truth: np.ndarray | None) -> int:
+    """See Segmentation.shown_frame."""
+    return fullest_frame(truth if truth is not None and truth.any() else prediction.masks)
+
+
 def side_by_side(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> np.ndarray:
     """See Segmentation.side_by_side."""
-    frame = fullest_frame(truth if truth is not None and truth.any() else prediction.masks)
+    frame = shown_frame(prediction, truth)
     image, scale = native_image(task, frames, case)[frame], panel_scale(case.geometry, *PANEL_PX)
     view = Upright(case.geometry, scale)
 

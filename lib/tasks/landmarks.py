@@ -14,13 +14,15 @@ from lib.evaluation.points import fuse_points, radial_error
 from lib.evaluation.statistics import mean_of_defined, youden_threshold
 from lib.imaging.geometry import Fit
 from lib.study import require
-from lib.tasks.base import ALL
+from lib.tasks.base import ALL, Metrics
 from lib.tasks.box_tables import image_name
-from lib.tasks.point_drawing import draw_frames, side_by_side, truth_picture
+from lib.tasks.box_scores import presence_rankings
+from lib.tasks.point_drawing import draw_frames, shown_frame, side_by_side, truth_picture
 from lib.tasks.point_places import REACH, presence, read_maps
-from lib.tasks.point_scores import PRESENCE, SUCCESS, case_scores, cumulative_errors, errors_of, set_scores
+from lib.tasks.point_scores import PRESENCE, SUCCESS, case_scores, cumulative_errors, errors_of, set_facts, set_metrics
 from lib.tasks.point_tables import dataset_plots, point_rows, side_notes
 from lib.tasks.presence import SidedTask, absence_notes, mirror_notes
+from lib.tasks.wording import Wording, landmarks_wording
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = {"radial_error_px": False, "radial_error_mm": False, **dict.fromkeys((*SUCCESS, "presence_roc_auc"), True)}
@@ -62,6 +64,7 @@ class Landmarks(SidedTask):
     """
     sized: ClassVar[bool] = False
     things: ClassVar[str] = "points"
+    drawn: ClassVar[str] = "crosses are the prediction, rings the truth"
 
     sigma_px: float = 2.0
     heat_weight: float = 1.0
@@ -265,9 +268,17 @@ class Landmarks(SidedTask):
         return {"patient": case.patient, "errors": errors_of(prediction.places, truth, case.geometry),
                 "scores": prediction.presence, "truth": truth[..., 2:], "confidence": prediction.confidence}
 
-    def score_set(self, evidence: Sequence[dict]) -> dict:
-        """Median and 95th percentile of the errors, presence: see `point_scores.set_scores`."""
-        return set_scores(self.classes, evidence, self.judged)
+    def set_metrics(self, evidence: Sequence[dict]) -> Metrics:
+        """Median and 95th percentile of the errors, presence: see `point_scores.set_metrics`."""
+        return set_metrics(self.classes, evidence, self.judged)
+
+    def rankings(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
+        """See `box_scores.presence_rankings`."""
+        return presence_rankings(self.classes, evidence) if self.judged else {}
+
+    def set_facts(self, evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+        """How many points there are, and images with each."""
+        return set_facts(self.classes, evidence, self.judged)
 
     def plots(self, evidence: Sequence[dict]) -> list:
         """How large a share of the points lies within each error."""
@@ -287,11 +298,15 @@ class Landmarks(SidedTask):
     def draw(self, frames: np.ndarray, prediction: Prediction | None, truth: np.ndarray | None, case, chosen=None,
              scale: float = 1) -> np.ndarray:
         """uint8 (frames, rows * scale, columns * scale, 3) on the native grid: a cross with its name where a point was found, a
-        ring where it is; the plain frames without a prediction.
+        ring where it is; either of them alone, or the plain frames without both.
 
         frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
         """
         return draw_frames(self, frames, prediction, truth, case, chosen, scale)
+
+    def shown_frame(self, prediction: Prediction, truth: np.ndarray | None) -> int:
+        """The frame with most points, of the truth if it is known."""
+        return shown_frame(prediction, truth)
 
     def side_by_side(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray | None, case) -> np.ndarray:
         """uint8 (rows, columns, 3): image, truth and prediction with what was measured, upright."""
@@ -300,6 +315,10 @@ class Landmarks(SidedTask):
     def truth_picture(self, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
         """uint8 (rows, columns, 3): the truth's points, upright."""
         return truth_picture(self, frames, truth, case)
+
+    @property
+    def wording(self) -> Wording:
+        return landmarks_wording(self)
 
     def sheet_frames(self, prediction: Prediction, truth: np.ndarray | None) -> list[tuple[str, int]] | None:
         """Of a photograph with its truth the mean error, in native pixels, above its picture; else the worst and best frames."""

@@ -19,19 +19,23 @@ def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, 
     pictures = []
     for frame in range(len(image)) if chosen is None else chosen:
         picture = canvas(image[frame], scale)
-        if prediction is not None:
-            true = np.full(prediction.places[frame].shape, np.nan) if truth is None else true_points(truth[frame])
-            points = np.concatenate([found_points(prediction, frame), true])
-            names = [*task.classes, *("" for _ in task.classes)]
-            rings = [False] * len(task.classes) + [True] * len(task.classes)
-            picture = draw_points(picture, (points + 0.5) * scale - 0.5, names, [*task.palette.values()] * 2, rings)
-        pictures.append(picture)
+        nowhere = np.full((len(task.classes), 2), np.nan)
+        points = np.concatenate([nowhere if prediction is None else found_points(prediction, frame),
+                                 nowhere if truth is None else true_points(truth[frame])])
+        names = [*task.classes, *("" for _ in task.classes)]
+        rings = [False] * len(task.classes) + [True] * len(task.classes)
+        pictures.append(draw_points(picture, (points + 0.5) * scale - 0.5, names, [*task.palette.values()] * 2, rings))
     return np.stack(pictures)
+
+
+def shown_frame(prediction, truth: np.ndarray | None) -> int:
+    """See Landmarks.shown_frame."""
+    return fullest_frame(prediction.found if truth is None else truth[..., 2])
 
 
 def side_by_side(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case) -> np.ndarray:
     """See Landmarks.side_by_side."""
-    frame = fullest_frame(prediction.found if truth is None else truth[..., 2])
+    frame = shown_frame(prediction, truth)
     scale = panel_scale(case.geometry, *PANEL_PX)
     view = Upright(case.geometry, scale)
     plain = view.show(canvas(native_image(task, frames, case)[frame], scale))

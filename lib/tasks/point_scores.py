@@ -8,9 +8,9 @@ import numpy as np
 
 from lib.evaluation.plots import Curves
 from lib.evaluation.points import radial_error
-from lib.evaluation.statistics import mean_of_defined
-from lib.tasks.base import ALL
-from lib.tasks.box_scores import presence
+from lib.evaluation.statistics import mean_of_defined, percentiles
+from lib.tasks.base import ALL, Metrics
+from lib.tasks.box_scores import images_of, presence_facts, presence_metrics
 
 SUCCESS_MM = (2.0, 2.5, 3.0, 4.0)  # radii of the success detection rate (Wang et al., Med. Image Anal. 31:63-76, 2016)
 SUCCESS_SHARES = (0.01, 0.02, 0.04)  # and where no mm are known, as shares of the image's longer side
@@ -42,22 +42,34 @@ def case_scores(classes: Sequence[str], errors: dict[str, np.ndarray], found: np
                    for index, name in enumerate(classes)}
 
 
-def set_scores(classes: Sequence[str], evidence: Sequence[dict], judged: bool) -> dict[tuple[str, str], float]:
-    """{(class, metric): value}: median and 95th percentile of the radial errors of all points of a name, and how many there
-    are; where presence is judged, how well, as detection says it (see `box_scores.presence`)."""
-    rows: dict[tuple[str, str], float] = {}
+def set_metrics(classes: Sequence[str], evidence: Sequence[dict], judged: bool) -> Metrics:
+    """Weights (n, R) of n cases -> {(class, metric): (R,)}: median and 95th percentile of the radial errors of all points of a
+    name; where presence is judged, how well, as detection says it (see `box_scores.presence_metrics`)."""
+    of_image, known = images_of(evidence), {}
     for unit in units_of(evidence):
         errors = np.concatenate([one["errors"][unit] for one in evidence])
-        for name, values in ((ALL, errors.ravel()), *zip(classes, errors.T)):
-            known = values[~np.isnan(values)]
-            rows[name, f"radial_error_median_{unit}"] = float(np.median(known)) if len(known) else float("nan")
-            rows[name, f"radial_error_p95_{unit}"] = float(np.percentile(known, 95)) if len(known) else float("nan")
-            rows[name, "points"] = float(len(known))
-    if judged:
-        for index, name in enumerate(classes):
-            rows |= {(name, metric): value for metric, value in presence(evidence, index).items()}
-        rows |= {(ALL, metric): mean_of_defined([rows[name, metric] for name in classes]) for metric in PRESENCE}
-    return rows
+        columns = {ALL: (errors.ravel(), np.repeat(of_image, len(classes)))}
+        columns |= {name: (values, of_image) for name, values in zip(classes, errors.T)}
+        known |= {(name, unit): (values[~np.isnan(values)], of_case[~np.isnan(values)])
+                  for name, (values, of_case) in columns.items()}
+    averaged = [metric.removeprefix("presence_") for metric in PRESENCE]
+    presence = presence_metrics(classes, evidence, averaged, np.greater) if judged else lambda weights: {}
+
+    def metrics(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        rows: dict[tuple[str, str], np.ndarray] = {}
+        for (name, unit), (values, of_case) in known.items():
+            median, high = percentiles(values, (0.5, 0.95), weights, of_case)
+            rows |= {(name, f"radial_error_median_{unit}"): median, (name, f"radial_error_p95_{unit}"): high}
+        return rows | presence(weights)
+
+    return metrics
+
+
+def set_facts(classes: Sequence[str], evidence: Sequence[dict], judged: bool) -> dict[tuple[str, str], float]:
+    """How many points there are; where presence is judged, how many images have each."""
+    there = sum((one["truth"][..., 0] > 0).sum(axis=0) for one in evidence)
+    points = {(ALL, "points"): float(there.sum()), **{(name, "points"): float(count) for name, count in zip(classes, there)}}
+    return points | (presence_facts(classes, evidence) if judged else {})
 
 
 def units_of(evidence: Sequence[dict]) -> list[str]:

@@ -6,11 +6,12 @@ from typing import Sequence
 
 import numpy as np
 
+from lib.evaluation.classification import yes_or_no
 from lib.evaluation.metrics import hd95, overlap, surface_distances
-from lib.evaluation.statistics import binary_agreement, mean_of_defined
+from lib.evaluation.statistics import mean_of_defined, numbered
 from lib.evaluation.tolerance import DILATED, ERODED, ORIGINAL, surface_dice, tolerant_overlap
 from lib.imaging.geometry import Geometry
-from lib.tasks.base import ALL
+from lib.tasks.base import ALL, Metrics
 
 TRUTHS = {ERODED: -1.0, ORIGINAL: 0.0, DILATED: 1.0}  # how a row says which truth was scored with a tolerance
 
@@ -18,7 +19,8 @@ TRUTHS = {ERODED: -1.0, ORIGINAL: 0.0, DILATED: 1.0}  # how a row says which tru
 def score_case(masks: dict[str, np.ndarray], truths: dict[str, np.ndarray], geometry: Geometry, distances: bool,
                tolerance: float) -> dict[tuple[str, str], float]:
     """{(class, metric): value}; masks, truths: class -> bool (frames, rows, columns). Overlaps, distances and those
-    with a tolerance (whose truth is chosen for each class of the case) have a mean over classes too; `distances` False leaves out what is slow."""
+    with a tolerance (whose truth is chosen for each class of the case) have a mean over classes too; `distances` False leaves
+    out what is slow."""
     rows: dict[tuple[str, str], float] = {}
     averaged: set[str] = set()
     for name, mask in masks.items():
@@ -50,17 +52,47 @@ def distance_scores(mask: np.ndarray, true: np.ndarray, geometry: Geometry, tole
     return scores
 
 
-def presence_scores(evidence: Sequence[dict], name: str, index: int) -> dict[tuple[str, str], float]:
-    """How well the size of class `index` tells its presence: ROC AUC, kappa, sensitivity, specificity."""
-    patients = largest_by_patient(evidence, index)
-    predicted = [p for p, _, _ in patients]
-    decided = [p > e["presence"][name] for p, _, e in patients]
-    agreement = binary_agreement(predicted, decided, [true > 0 for _, true, _ in patients])
-    rows = {(name, f"presence_{metric}"): value for metric, value in agreement.items()}
-    used = {(e["presence"][name], e["unit"]) for e in evidence}
-    if len(used) == 1:  # one model: the threshold is part of its result
-        threshold, unit = used.pop()
-        rows[name, f"presence_threshold_{unit}"] = threshold
+def presence_metrics(classes: Sequence[str], judged: Sequence[str], evidence: Sequence[dict]) -> Metrics:
+    """Weights (n, R) of n cases -> how well the size of each class in `judged` tells its presence in a patient: ROC AUC, kappa,
+    sensitivity, specificity, accuracy. A patient counts as often as his or her first case does: in a draw of patients, all of a
+    patient's cases count alike."""
+    first, sizes = np.unique(numbered([one["patient"] for one in evidence]), return_index=True)[1], {}
+    for name in judged:
+        patients = largest_by_patient(evidence, classes.index(name))
+        sizes[name] = (np.array([p for p, _, _ in patients]), np.array([p > e["presence"][name] for p, _, e in patients]),
+                       np.array([true > 0 for _, true, _ in patients]))
+
+    def metrics(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        return {(name, f"presence_{metric}"): values for name, columns in sizes.items()
+                for metric, values in yes_or_no(*columns, weights[first]).items()}
+
+    return metrics
+
+
+def presence_rankings(classes: Sequence[str], judged: Sequence[str],
+                      evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
+    """What each `presence_roc_auc` ranks: the size that each patient has of it by the model, whether there is any, patients."""
+    patients = list(dict.fromkeys(one["patient"] for one in evidence))
+    found = {name: largest_by_patient(evidence, classes.index(name)) for name in judged}
+    return {(name, "presence_roc_auc"): (np.array([p for p, _, _ in ones]), np.array([true > 0 for _, true, _ in ones]), patients)
+            for name, ones in found.items()}
+
+
+def set_facts(classes: Sequence[str], judged: Sequence[str], evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+    """Cases, and those with an empty truth; of the classes in `judged` the patients, those who have it, and of one model the
+    size from which it counts as present."""
+    rows: dict[tuple[str, str], float] = {}
+    for index, name in enumerate(classes):
+        rows[name, "cases"] = float(len(evidence))
+        rows[name, "empty_truth_cases"] = float(sum(one["true"][index] == 0 for one in evidence))
+    for name in judged:
+        patients = largest_by_patient(evidence, classes.index(name))
+        rows[name, "presence_n"] = float(len(patients))
+        rows[name, "presence_positives"] = float(sum(true > 0 for _, true, _ in patients))
+        used = {(one["presence"][name], one["unit"]) for one in evidence}
+        if len(used) == 1:  # one model: the threshold is part of its result
+            threshold, unit = used.pop()
+            rows[name, f"presence_threshold_{unit}"] = threshold
     return rows
 
 

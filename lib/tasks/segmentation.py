@@ -15,11 +15,12 @@ from lib.imaging.brainmask import largest_component
 from lib.imaging.geometry import Fit
 from lib.imaging.painting import Colour
 from lib.study import one_of, require
-from lib.tasks.base import ALL, Task
-from lib.tasks.drawing import draw_frames, frame_scores, side_by_side, truth_picture
-from lib.tasks.scoring import presence_scores, score_case, worksheet_row
+from lib.tasks.base import ALL, Metrics, Task
+from lib.tasks.drawing import draw_frames, frame_scores, shown_frame, side_by_side, truth_picture
+from lib.tasks.scoring import presence_metrics, presence_rankings, score_case, set_facts, worksheet_row
 from lib.tasks.cohort import case_notes, size_strata
 from lib.tasks.thresholds import calibrate
+from lib.tasks.wording import Wording, segmentation_wording
 
 # metrics that a best epoch can be chosen by -> whether larger is better
 SELECTABLE = {**dict.fromkeys(("dice", "iou", "precision", "recall", "specificity", "accuracy", "presence_roc_auc",
@@ -87,6 +88,11 @@ class Segmentation(Task):
     def palette(self) -> dict[str, Colour]:
         """class -> (red, green, blue). Raises InputError."""
         return self.chosen_palette(self.colours)
+
+    @property
+    def drawn(self) -> str:
+        heat = f", warm colours the probability of {self.heat}" if self.heat else ""
+        return f"lines are the prediction{heat}, dots the truth"
 
     @property
     def selectable(self) -> dict[str, bool]:
@@ -330,15 +336,17 @@ class Segmentation(Task):
     def presence_threshold(self, name: str) -> float:
         return float(self.calibration.get("presence", {}).get(name, self.presence_default))
 
-    def score_set(self, evidence: Sequence[dict]) -> dict:
-        """Cases with empty truth, and how well size tells presence: ROC AUC, kappa, sensitivity, specificity."""
-        rows: dict[tuple[str, str], float] = {}
-        for index, name in enumerate(self.classes):
-            rows[name, "cases"] = len(evidence)
-            rows[name, "empty_truth_cases"] = sum(e["true"][index] == 0 for e in evidence)
-        for name in self.presence:
-            rows |= presence_scores(evidence, name, self.classes.index(name))
-        return rows
+    def set_metrics(self, evidence: Sequence[dict]) -> Metrics:
+        """How well size tells presence: ROC AUC, kappa, sensitivity, specificity, accuracy."""
+        return presence_metrics(self.classes, self.presence, evidence)
+
+    def rankings(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
+        """See `scoring.presence_rankings`."""
+        return presence_rankings(self.classes, self.presence, evidence)
+
+    def set_facts(self, evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
+        """Cases with empty truth, patients with each class that is judged, the size from which it counts."""
+        return set_facts(self.classes, self.presence, evidence)
 
     def calibrate(self, cases: Callable[[], Iterable[tuple[Prediction, np.ndarray, object]]]) -> dict:
         """Thresholds from validation: `cases()` yields (prediction, truth, case), one in memory at a time, twice.
@@ -353,21 +361,29 @@ class Segmentation(Task):
     def draw(self, frames: np.ndarray, prediction: Prediction | None, truth: np.ndarray | None, case, chosen=None,
              scale: float = 1) -> np.ndarray:
         """uint8 (frames, rows * scale, columns * scale, 3) on the native grid: outlines of the regions, one region's
-        probability as heat, the truth in white and black dots; the plain frames without a prediction.
+        probability as heat, the truth in white and black dots. The truth alone: dots in the classes' colours; without
+        either the plain frames.
 
         frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
         """
         return draw_frames(self, frames, prediction, truth, case, chosen, scale)
 
+    def shown_frame(self, prediction: Prediction, truth: np.ndarray | None) -> int:
+        """The frame that holds most of the innermost region present, of the truth if it has any."""
+        return shown_frame(prediction, truth)
+
     def side_by_side(self, frames: np.ndarray, prediction: Prediction, truth: np.ndarray | None, case) -> np.ndarray:
-        """uint8 (rows, columns, 3): image, truth and prediction in the classes' colours, upright, at the frame that
-        holds most of the innermost region present."""
+        """uint8 (rows, columns, 3): image, truth and prediction in the classes' colours, upright, at `shown_frame`."""
         return side_by_side(self, frames, prediction, truth, case)
 
     def truth_picture(self, frames: np.ndarray, truth: np.ndarray, case) -> np.ndarray:
         """uint8 (rows, columns, 3): the truth's outlines at the frame that holds most of the innermost region present,
         upright (what the data set looks like)."""
         return truth_picture(self, frames, truth, case)
+
+    @property
+    def wording(self) -> Wording:
+        return segmentation_wording(self)
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:
         """float (frames,): how well each frame went, Dice of the regions inside another (or of all); NaN where
