@@ -12,10 +12,11 @@ import torch
 from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.cluster import Job, run_jobs, visible_gpus
 from lib.data.store import Prepared
-from lib.study import InputError, Study, training_differences
-from lib.tracking import check_trackers, start_tracker
+from lib.study import InputError, Study, training_differences, without_paths
+from lib.tracked import open_parent, open_parent_run
+from lib.tracking import check_trackers
 from lib.training import Trainer, open_fold
-from lib.workspace import Workspace, write_table, write_text
+from lib.workspace import Workspace, write_table
 
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "2a-Training.py"
 COLUMNS = ("fold", "status", "attempts", "epochs", "best_epoch", "metric", "score")
@@ -28,6 +29,8 @@ def cross_validate(prepared: Prepared, study: Study, space: Workspace, name: str
     check_run(prepared, study, space, name, folds if resume else [])
     # every key is tried once here, rather than by each fold's process
     Trainer(study, open_fold(prepared, folds[0]), space.fold(name, folds[0]), torch.device("cpu"), weights_follow=True)
+    failed: set[str] = set()
+    open_parent(space, study, name, failed)  # once, rather than by the first folds at the same time
     gpus = visible_gpus() if jobs > 1 else []
     command = [sys.executable, str(TRAINING_SCRIPT)]
     outcomes = run_jobs([Job(f"fold {k}", [*command, "-k", str(k), *arguments]) for k in folds], at_once=jobs, gpus=gpus)
@@ -38,7 +41,7 @@ def cross_validate(prepared: Prepared, study: Study, space: Workspace, name: str
             rows[fold]["status"] = f"failed: {outcome.reason}"
     write_table(space.run(name) / "crossvalidation.csv", COLUMNS, rows.values())
     chosen = [rows[fold] for fold in folds]
-    track_summary(study, space, name, list(rows.values()))
+    track_summary(study, space, name, list(rows.values()), failed)
     return chosen
 
 
@@ -93,14 +96,10 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def track_summary(study: Study, space: Workspace, name: str, rows: list[dict]) -> None:
-    """One run <name>-cv with mean and SD over folds."""
+def track_summary(study: Study, space: Workspace, name: str, rows: list[dict], failed: set[str]) -> None:
+    """Mean and SD over folds in the parent's run. failed: trackers that failed before."""
     mean, sd = mean_sd(rows)
-    known = space.run(name) / "tracker_id.txt"  # of this summary run: a later call goes on with it
-    with start_tracker(study.tracking.trackers, project=study.tracking.project, run=f"{name}-cv", group=name,
-                       job_type="cross-validation", config={"folds": len(rows)}, folder=space.run(name),
-                       resume_id=known.read_text(encoding="utf-8") if known.is_file() else "") as tracker:
-        if tracker.id:
-            write_text(known, tracker.id)
+    with open_parent_run(space, study, name, study.tracking.trackers, {**without_paths(study), "folds": len(rows)},
+                         failed) as tracker:
         tracker.summary({"validation_mean": mean, "validation_sd": sd,
                          "folds_finished": sum(row["status"] == "finished" for row in rows)})

@@ -14,7 +14,8 @@ from lib.data.store import Prepared
 from lib.devices import choose_device, choose_kernels
 from lib.progress import no_progress, print_line
 from lib.study import InputError, Study, plain, training_differences, without_paths, without_secrets
-from lib.tracking import check_trackers, start_tracker
+from lib.tracked import open_fold_run, open_parent, track_checkpoint
+from lib.tracking import check_trackers
 from lib.training import Best, Trainer, open_fold
 from lib.workspace import Workspace, write_text
 
@@ -43,10 +44,11 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
     if resume and state is None:
         check_same_run(space.run(name) / "study.yaml", study)
     write_text(space.run(name) / "study.yaml", yaml.safe_dump(without_secrets(plain(study.to_dict())), sort_keys=False))
-    with RunLog(folder / "train.log") as trainer.log, start_tracker(
-            study.tracking.trackers, project=study.tracking.project, run=f"{name}-k{index}", group=name,
-            job_type="fold", config=tracker_config(study, trainer), folder=space.run(name),
-            resume_id=state["tracker_id"] if state else "") as trainer.tracker:
+    failed: set[str] = set()
+    parent = open_parent(space, study, name, failed)
+    with RunLog(folder / "train.log") as trainer.log, open_fold_run(
+            space, study, name, index, tracker_config(study, trainer), state["tracker_id"] if state else None, parent,
+            failed) as trainer.tracker:
         trainer.wants_pictures = study.tracking.pictures and set(study.tracking.trackers) != {"none"}
         trainer.log(f"fold {index} of {name}: {len(fold.train)} training samples, {len(fold.validation)} validation "
                     f"cases, {chosen}{', bf16' if trainer.amp else ''}" + (f", from epoch {trainer.epoch + 1}" if state else ""))
@@ -58,7 +60,9 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
             trainer.log("sampler: balanced has nothing to balance: every training sample counts alike")
         if trainer.tracker.where:
             trainer.log(f"tracker: {trainer.tracker.where}")
-        return trainer.fit(progress)
+        best = trainer.fit(progress)
+        track_checkpoint(trainer.tracker, space, study, best.path)
+        return best
 
 
 def check_start(study: Study, prepared: Prepared, fold: int) -> None:

@@ -1,141 +1,49 @@
 """Experiment trackers behind one small face: copies of metrics.csv for the eye, never needed by any script.
 
-Privacy. Numbers, the cleaned configuration and pictures leave the machine only when the user is logged in to
-the tracker's server; without a login everything stays in files. `tracking.pictures: false` in the study
-keeps pictures out altogether (the training loop then passes none). The caller names no patient in keys or
-values; as a second guard, configuration values that are absolute paths are dropped here. Nothing about the
-host, its user, the source code or the console output is recorded.
+Privacy. Numbers, the cleaned configuration, pictures and models leave the machine only when the user is logged in to
+W&B's server, or has set MLFLOW_TRACKING_URI to one; else everything stays in files. `tracking.pictures: false` in the study
+keeps pictures out altogether (the training loop then passes none), `tracking.artifacts: false` models. The caller names no
+patient in keys or values; as a second guard, configuration values that are absolute paths are dropped here. Nothing about
+the host, its user, the source code or the console output is recorded.
 
-A new tracker is one subclass of `Tracker` in `TRACKERS`.
+A new tracker is one subclass of lib.trackers.base.Tracker in `TRACKERS`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Mapping, Sequence
 
 import numpy as np
 
 from lib.study import one_of
+from lib.trackers.base import TrackedRun, Tracker, one_line, warn
+from lib.trackers.mlflow import MlflowTracker
+from lib.trackers.tensorboard import TensorboardTracker
+from lib.trackers.wandb import WandbTracker
+from lib.workspace import file_hash
 
-INIT_TIMEOUT_S = 30  # without an answer from the server by then, the run is written offline
-FINISH_TIMEOUT_S = 120  # what is not uploaded by then stays on disk
+ARTIFACT_LIMIT_BYTES = 100_000_000  # a larger file is tracked by reference
 
-
-class Tracker:
-    """The face that training sees. As it stands it is the tracker `none`: it does nothing.
-
-    `id` (str) goes into last.pt, so that a resumed fold continues the same run; `where` says where to look.
-    Steps never go back. A `with` block finishes the run, and marks it failed when an exception leaves it.
-    """
-    package = ""  # what pip installs when the import fails
-
-    def __init__(self, *, project: str, run: str, group: str, job_type: str, config: dict, folder: Path,
-                 resume_id: str):
-        self.id = ""
-        self.where = ""
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """The numbers of one step (epoch)."""
-
-    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """uint8 RGB pictures (H, W, 3) of one step, by name."""
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Single values of the whole run, such as the best epoch and its score."""
-
-    def finish(self, failed: bool = False) -> None:
-        """Close the run. Later calls of any method do nothing."""
-
-    def abandon(self, error: Exception) -> None:
-        """Called in place of `finish` after a failure; must not wait."""
-
-    def __enter__(self) -> Tracker:
-        return self
-
-    def __exit__(self, kind, error, traceback) -> None:
-        self.finish(failed=kind is not None)
-
-
-class WandbTracker(Tracker):
-    """Weights & Biases: `<folder>/wandb/`, online when a login is found, else offline; never a prompt.
-
-    WANDB_API_KEY, netrc, WANDB_MODE, WANDB_BASE_URL and W&B's settings files act as in any W&B program. A
-    resumed offline run is a second folder with the same id; `wandb sync` uploads both to one run, in order.
-    W&B closes a step's row with the next step or at the end: a killed process loses its last row here.
-    """
-    package = "wandb"
-
-    def __init__(self, *, project, run, group, job_type, config, folder, resume_id):
-        import wandb
-
-        self._wandb = wandb
-        known = wandb.setup(wandb.Settings(silent=True)).settings  # silent must come before login and init
-        logged_in = wandb.login(prompt=False, verify=False)  # looks, asks nobody, needs no network
-        arguments = dict(project=project, name=run, group=group, job_type=job_type, config=config,
-                         id=resume_id or None, resume="allow", settings=self._settings(folder))
-        if not logged_in and known.mode not in ("disabled", "offline", "dryrun"):
-            arguments["mode"] = "offline"
-        try:
-            self._run = wandb.init(**arguments)
-        except wandb.errors.CommError as error:  # a login, but no way to the server: common on cluster nodes
-            warn(f"tracker wandb: the server did not take the run ({one_line(error)}); it is written offline")
-            self._run = wandb.init(**arguments | {"mode": "offline"})
-        self.id = self.where = ""
-        if known.mode != "disabled":
-            self.id = self._run.id
-            later = f"offline, `wandb sync {Path(self._run.dir).parent}` sends it later"
-            self.where = f"wandb {self._run.url or later}"
-
-    def _settings(self, folder: Path):
-        """Only what we log is recorded: no console, code, git, host, command line or package list."""
-        wanted = dict(
-            root_dir=str(folder.absolute()), use_dot_wandb=False, symlink=False, silent=True, console="off",
-            reinit="create_new", init_timeout=INIT_TIMEOUT_S, finish_timeout=FINISH_TIMEOUT_S,
-            save_code=False, disable_code=True, disable_git=True, disable_job_creation=True,
-            x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True, x_save_requirements=False,
-            program="FoldScan",  # in place of the path of the running script, which goes to the server
-            x_transaction_log_flush_interval=2.0,  # a killed run loses what was not flushed; default 15 s
-        )
-        fields = self._wandb.Settings.model_fields  # x_ settings may go, and unknown ones are refused
-        return self._wandb.Settings(**{key: value for key, value in wanted.items() if key in fields})
-
-    def log(self, step, values):
-        self._run.log(dict(values), step=step)
-
-    def pictures(self, step, pictures):
-        images = {name: self._wandb.Image(pixels, file_type="png") for name, pixels in pictures.items()}
-        self._run.log(images, step=step)
-
-    def summary(self, values):
-        self._run.summary.update(dict(values))
-
-    def finish(self, failed=False):
-        self._run.finish(exit_code=int(failed))
-
-    def abandon(self, error):
-        if isinstance(error, ConnectionError) or type(error).__name__ == "HandleAbandonedError":
-            # its service process died: without this, W&B's exit hook would print a traceback
-            with contextlib.suppress(Exception, SystemExit):
-                self._wandb.teardown()
-
-
-TRACKERS: dict[str, type[Tracker]] = {"none": Tracker, "wandb": WandbTracker}
+TRACKERS: dict[str, type[Tracker]] = {"none": Tracker, "wandb": WandbTracker, "tensorboard": TensorboardTracker,
+                                      "mlflow": MlflowTracker}
 
 
 class GuardedTrackers(Tracker):
     """Several trackers as one. One that fails is left out from then on, after a line on stderr."""
 
-    def __init__(self, names, *, resume_id="", config, **run):
-        ids = dict(part.split(":", 1) for part in resume_id.split(",") if ":" in part)
+    def __init__(self, names: Sequence[str], run: TrackedRun, failed: set[str]):
+        self._workspace, self._failed = run.workspace, failed
+        ids, parents = parse_ids(run.resume_id), parse_ids(run.parent_id)
         self._ids = ids  # those of trackers left out this time are kept for the next
         self._live: dict[str, Tracker] = {}
         for name in dict.fromkeys(names):
+            if name in failed:
+                continue
             try:
-                tracker = TRACKERS[name](config=clean(config), resume_id=ids.get(name, ""), **run)
+                tracker = TRACKERS[name](TrackedRun(run.project, run.group, run.fold, run.workspace, clean(run.config),
+                                                    ids.get(name, ""), parents.get(name, "")))
             except Exception as error:  # whatever a tracker meets at its start, training goes on without it
                 self._drop(name, error)
                 continue
@@ -162,7 +70,24 @@ class GuardedTrackers(Tracker):
             self._each("pictures", step, pictures)
 
     def summary(self, values):
-        self._each("summary", finite(values))
+        known = finite(values)
+        if known:
+            self._each("summary", known)
+
+    def artifact(self, path, name, about):
+        """`about` gains the file's name, bytes, hash and place in the workspace, unless it says them itself. A file above
+        ARTIFACT_LIMIT_BYTES goes by reference."""
+        path = Path(path)
+        size = path.stat().st_size
+        place = path.absolute()
+        inside = place.is_relative_to(self._workspace.absolute())
+        about = {"name": name, "path": place.relative_to(self._workspace.absolute()).as_posix() if inside else path.name,
+                 "bytes": size, **({} if "hash" in about else {"hash": file_hash(path)}), **about}
+        self._each("artifact", path if size <= ARTIFACT_LIMIT_BYTES else None, name, clean(about))
+
+    def figures(self, figures):
+        if figures:
+            self._each("figures", figures)
 
     def finish(self, failed=False):
         self._each("finish", failed)
@@ -176,34 +101,41 @@ class GuardedTrackers(Tracker):
                 self._drop(name, error)
 
     def _drop(self, name: str, error: Exception) -> None:
+        self._failed.add(name)
         tracker = self._live.pop(name, None)
         if tracker is not None:
             tracker.abandon(error)
         package = TRACKERS[name].package
-        if isinstance(error, ModuleNotFoundError) and error.name == package:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package:
             warn(f"tracker {name} is not installed: `pip install {package}` adds it; metrics.csv goes on")
         else:
             warn(f"tracker {name} stopped: {one_line(error)}; metrics.csv goes on")
 
 
-def start_tracker(names: Sequence[str], *, project: str, run: str, group: str, job_type: str, config: dict,
-                  folder: Path, resume_id: str = "") -> Tracker:
+def start_tracker(names: Sequence[str], *, project: str, group: str, fold: int | None, workspace: Path, config: Mapping,
+                  resume_id: str = "", parent_id: str = "", failed: set[str] | None = None) -> Tracker:
     """Start the trackers called `names` (keys of TRACKERS) on one run, as one tracker.
 
-    `folder` is the run's folder; each tracker writes into a folder of its own name in it. `resume_id` is the
-    `id` of an earlier tracker of this run. `config`: nested plain values, no patient names; see `clean`.
-    `log` drops what is not a finite number. Raises InputError for an unknown name, ValueError for a picture
-    of another dtype or shape; a tracker's own failures never pass through.
+    group: name of the run; fold: which of its folds, None for the parent of all. workspace: where trackers keep their files.
+    resume_id: the `id` of an earlier tracker of this run; parent_id: that of the parent's. config: nested plain values, no
+    patient names; see `clean`. failed: trackers that failed before, which are not tried again; those that fail now are added.
+    `log` drops what is not a finite number. Raises InputError for an unknown name, ValueError for a picture of another dtype
+    or shape; a tracker's own failures never pass through.
     """
     check_trackers(names)
-    return GuardedTrackers(names, project=project, run=run, group=group, job_type=job_type, config=config,
-                           folder=Path(folder), resume_id=resume_id)
+    run = TrackedRun(project, group, fold, Path(workspace), config, resume_id, parent_id)
+    return GuardedTrackers(names, run, set() if failed is None else failed)
 
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raises InputError that lists the known trackers, unless all names are known."""
     for name in names:
         one_of(name, list(TRACKERS), "tracker")
+
+
+def parse_ids(text: str) -> dict[str, str]:
+    """"wandb:a,mlflow:b" -> {"wandb": "a", "mlflow": "b"}"""
+    return dict(part.split(":", 1) for part in text.split(",") if ":" in part)
 
 
 def clean(value: Any) -> Any:
@@ -235,11 +167,3 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: value.item() if hasattr(value, "item") else value for key, value in values.items()}
     return {key: value for key, value in plain.items()
             if value is not None and not (isinstance(value, float) and not math.isfinite(value))}
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(f"{error}".split())[:200] or type(error).__name__
-
-
-def warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+from hashlib import blake2b
 from pathlib import Path
 from typing import Iterator
 
@@ -16,10 +17,11 @@ import pytest
 
 from lib import tracking
 from lib.study import InputError
+from lib.trackers import wandb as wandb_tracker
 from lib.tracking import TRACKERS, Tracker, clean, start_tracker
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = dict(project="FVV", run="FVV-k2", group="FVV", job_type="fold", config={})
+RUN = dict(project="FVV", group="FVV", fold=2, config={})
 
 
 class Recorder(Tracker):
@@ -27,10 +29,10 @@ class Recorder(Tracker):
     calls: list = []
     failing: tuple = ()
 
-    def __init__(self, **run):
-        super().__init__(**run)
+    def __init__(self, run):
+        super().__init__(run)
         self.call("start", run)
-        self.id = run["resume_id"] or "new"
+        self.id = run.resume_id or "new"
 
     def call(self, *what):
         type(self).calls.append(what)
@@ -46,6 +48,12 @@ class Recorder(Tracker):
     def summary(self, values):
         self.call("summary", values)
 
+    def artifact(self, path, name, about):
+        self.call("artifact", path, name, about)
+
+    def figures(self, figures):
+        self.call("figures", sorted(figures))
+
     def finish(self, failed=False):
         self.call("finish", failed)
 
@@ -59,12 +67,12 @@ def recorder(monkeypatch):
 
 
 def test_unknown_tracker_lists_the_known(tmp_path):
-    with pytest.raises(InputError, match="'wandv'.*did you mean 'wandb'.*known: none, wandb"):
-        start_tracker(["none", "wandv"], folder=tmp_path, **RUN)
+    with pytest.raises(InputError, match="'wandv'.*did you mean 'wandb'.*known: none, wandb, tensorboard, mlflow"):
+        start_tracker(["none", "wandv"], workspace=tmp_path, **RUN)
 
 
 def test_none_does_nothing(tmp_path, capfd):
-    with start_tracker(["none"], folder=tmp_path, **RUN) as tracker:
+    with start_tracker(["none"], workspace=tmp_path, **RUN) as tracker:
         tracker.log(0, {"dice": 1.0})
         tracker.pictures(0, {"a": np.zeros((2, 3, 3), np.uint8)})
         tracker.summary({"best": 1})
@@ -74,7 +82,7 @@ def test_none_does_nothing(tmp_path, capfd):
 def test_calls_fan_out_without_nan(tmp_path, recorder, monkeypatch):
     second = type("Second", (Recorder,), {"calls": []})
     monkeypatch.setitem(TRACKERS, "second", second)
-    with start_tracker(["recorder", "second"], folder=tmp_path, **RUN) as tracker:
+    with start_tracker(["recorder", "second"], workspace=tmp_path, **RUN) as tracker:
         tracker.log(3, {"dice": np.float32(0.5), "lost": float("nan"), "far": np.inf, "s": "", "n": 2})
         tracker.pictures(3, {"a": np.zeros((2, 3, 3), np.uint8)})
         tracker.summary({"epoch": 3, "score": float("nan"), "none": None, "select": "dice"})
@@ -84,38 +92,72 @@ def test_calls_fan_out_without_nan(tmp_path, recorder, monkeypatch):
 
 
 def test_ids_are_kept_for_a_resumed_run(tmp_path, recorder):
-    assert start_tracker(["recorder"], folder=tmp_path, **RUN).id == "recorder:new"
-    resumed = start_tracker(["recorder"], folder=tmp_path, resume_id="recorder:abc,other:7", **RUN)
-    assert recorder.calls[-1][1]["resume_id"] == "abc"
+    assert start_tracker(["recorder"], workspace=tmp_path, **RUN).id == "recorder:new"
+    resumed = start_tracker(["recorder"], workspace=tmp_path, resume_id="recorder:abc,other:7", **RUN)
+    assert recorder.calls[-1][1].resume_id == "abc"
     assert resumed.id == "recorder:abc,other:7"
-    assert start_tracker(["none"], folder=tmp_path, resume_id=resumed.id, **RUN).id == resumed.id
+    assert start_tracker(["none"], workspace=tmp_path, resume_id=resumed.id, **RUN).id == resumed.id
 
 
 def test_failure_in_log_warns_once_and_goes_on(tmp_path, recorder, capfd):
     recorder.failing = ("log",)
-    with start_tracker(["recorder"], folder=tmp_path, resume_id="recorder:abc", **RUN) as tracker:
+    with start_tracker(["recorder"], workspace=tmp_path, resume_id="recorder:abc", **RUN) as tracker:
         for step in range(3):
             tracker.log(step, {"dice": 1.0})
     assert [call[0] for call in recorder.calls] == ["start", "log"] and tracker.id == "recorder:abc"
     assert capfd.readouterr().err == "warning: tracker recorder stopped: network gone; metrics.csv goes on\n"
 
 
+def test_what_failed_before_is_not_tried_again(tmp_path, recorder, capfd):
+    recorder.failing, failed = ("start",), set()
+    start_tracker(["recorder"], workspace=tmp_path, failed=failed, **RUN)
+    start_tracker(["recorder"], workspace=tmp_path, failed=failed, **RUN).log(0, {"dice": 1.0})
+    assert failed == {"recorder"} and [call[0] for call in recorder.calls] == ["start"]
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_artifacts_say_what_they_are_and_large_ones_go_by_reference(tmp_path, recorder, monkeypatch):
+    path = tmp_path / "ws" / "onnx" / "fold2.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"12345")
+    monkeypatch.setattr(tracking, "ARTIFACT_LIMIT_BYTES", 5)
+    with start_tracker(["recorder"], workspace=tmp_path / "ws", **RUN) as tracker:
+        tracker.artifact(path, "fold2.onnx", {"fold": 2, "score": float("nan"), "place": str(path)})
+        path.write_bytes(b"123456")
+        tracker.artifact(path, "fold2.onnx", {})
+        tracker.figures({})
+    about = {"name": "fold2.onnx", "path": "onnx/fold2.onnx", "bytes": 5, "fold": 2}
+    first, second = recorder.calls[1:3]
+    assert first == ("artifact", path, "fold2.onnx", about | {"hash": blake2b(b"12345", digest_size=16).hexdigest()})
+    assert second[1] is None and second[3]["bytes"] == 6 and recorder.calls[3:] == [("finish", False)]
+
+
 def test_failure_at_start_spares_the_others(tmp_path, recorder, monkeypatch, capfd):
     broken = type("Broken", (Recorder,), {"calls": [], "failing": ("start",)})
     monkeypatch.setitem(TRACKERS, "broken", broken)
-    start_tracker(["broken", "recorder"], folder=tmp_path, **RUN).log(0, {"dice": 1.0})
+    start_tracker(["broken", "recorder"], workspace=tmp_path, **RUN).log(0, {"dice": 1.0})
     assert recorder.calls[-1] == ("log", 0, {"dice": 1.0})
     assert capfd.readouterr().err.count("\n") == 1
 
 
-def test_not_installed(tmp_path, monkeypatch, capfd):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    start_tracker(["wandb"], folder=tmp_path, **RUN).log(0, {"dice": 1.0})
-    assert "pip install wandb" in capfd.readouterr().err
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
+def test_not_installed(tmp_path, monkeypatch, capfd, name):
+    for module in [module for module in sys.modules if module.startswith(f"{name}.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    start_tracker([name], workspace=tmp_path, **RUN).log(0, {"dice": 1.0})
+    said = f"warning: tracker {name} is not installed: `pip install {name}` adds it; metrics.csv goes on\n"
+    assert capfd.readouterr().err == said
+
+
+def test_trackers_are_imported_only_when_they_are_chosen():
+    probe = "import sys, lib.tracked; print({'wandb', 'mlflow', 'tensorboard', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_exception_marks_the_run_failed(tmp_path, recorder):
-    with pytest.raises(ZeroDivisionError), start_tracker(["recorder"], folder=tmp_path, **RUN):
+    with pytest.raises(ZeroDivisionError), start_tracker(["recorder"], workspace=tmp_path, **RUN):
         1 / 0
     assert recorder.calls[-1] == ("finish", True)
 
@@ -123,7 +165,7 @@ def test_exception_marks_the_run_failed(tmp_path, recorder):
 @pytest.mark.parametrize("picture", [np.zeros((2, 3, 3), np.float32), np.zeros((2, 3), np.uint8)])
 def test_wrong_picture_is_a_mistake_of_the_caller(tmp_path, picture):
     with pytest.raises(ValueError, match="expected uint8"):
-        start_tracker(["none"], folder=tmp_path, **RUN).pictures(0, {"a": picture})
+        start_tracker(["none"], workspace=tmp_path, **RUN).pictures(0, {"a": picture})
 
 
 def test_clean_configuration():
@@ -133,19 +175,27 @@ def test_clean_configuration():
 
 
 SESSION = """
-import sys, time
+import sys
 import numpy as np
 from pathlib import Path
-from lib import tracking
-tracking.INIT_TIMEOUT_S = 1
-folder, resume_id = Path(sys.argv[1]), sys.argv[2]
-config = {"training": {"epochs": 3}, "input": str(folder)}
-with tracking.start_tracker(["wandb"], project="FVV", run="FVV-k2", group="FVV", job_type="fold",
-                            config=config, folder=folder, resume_id=resume_id) as tracker:
+from PIL import Image
+from lib.tracking import start_tracker
+from lib.trackers import wandb
+wandb.INIT_TIMEOUT_S = 1
+workspace, resume_id = Path(sys.argv[1]), sys.argv[2]
+config = {"training": {"epochs": 3}, "input": str(workspace)}
+with start_tracker(["wandb"], project="FVV", group="FVV", fold=2, config=config, workspace=workspace,
+                   resume_id=resume_id) as tracker:
     for step in range(3, 5) if resume_id else range(3):
         tracker.log(step, {"validation/dice": 0.5 + step / 8, "loss": float("nan")})
         tracker.pictures(step, {"case 0": np.full((4, 6, 3), step, np.uint8)})
     tracker.summary({"best_epoch": 2})
+    model, figure = workspace / "onnx" / "fold2.onnx", workspace / "roc.png"
+    model.parent.mkdir(parents=True, exist_ok=True)
+    model.write_bytes(b"a model")
+    tracker.artifact(model, "fold2.onnx", {"fold": 2})
+    Image.fromarray(np.full((4, 6, 3), 9, np.uint8)).save(figure)
+    tracker.figures({"test/roc": figure})
 print(tracker.id)
 """
 
@@ -193,11 +243,17 @@ def read_run(path: Path) -> tuple[object, list[dict], list[str]]:
     return next(record.run for record in records if record.WhichOneof("record_type") == "run"), rows, files
 
 
+def read_summary(path: Path) -> dict:
+    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for record in wandb_records(path)
+            if record.WhichOneof("record_type") == "summary" for item in record.summary.update}
+
+
 def test_wandb_offline_without_login_and_resumed(tmp_path):
     from PIL import Image
 
-    folder = tmp_path / "runs"
-    first = wandb_session(folder)
+    workspace = tmp_path / "ws"
+    folder = workspace / "runs" / "FVV"
+    first = wandb_session(workspace)
     assert first.returncode == 0 and first.stderr == "", first.stderr
     identity = first.stdout.strip()
     [path] = folder.glob("wandb/offline-run-*/*.wandb")
@@ -212,11 +268,18 @@ def test_wandb_offline_without_login_and_resumed(tmp_path):
         picture = path.parent / "files" / row["case 0.path"]
         assert row["case 0.path"] in files
         assert np.array_equal(Image.open(picture), np.full((4, 6, 3), step))  # as given, not stretched
+    assert (path.parent / "files" / "models" / "fold2.onnx").read_bytes() == b"a model"
+    about = json.loads((path.parent / "files" / "models" / "fold2.onnx.json").read_text())
+    assert (about["path"], about["bytes"], about["fold"]) == ("onnx/fold2.onnx", 7, 2)
+    assert {"models/fold2.onnx", "models/fold2.onnx.json"} <= set(files)
+    summary = read_summary(path)
+    assert summary["best_epoch"] == 2
+    assert np.array_equal(Image.open(path.parent / "files" / summary["figures/test/roc"]["path"]), np.full((4, 6, 3), 9))
     raw = path.read_bytes()
     for private in (str(tmp_path), str(ROOT), socket.gethostname(), sys.executable):
         assert len(private) < 4 or private.encode() not in raw
 
-    second = wandb_session(folder, identity)
+    second = wandb_session(workspace, identity)
     assert second.stdout.strip() == identity and second.stderr == ""
     [resumed] = set(folder.glob("wandb/offline-run-*/*.wandb")) - {path}
     run, rows, files = read_run(resumed)
@@ -224,24 +287,24 @@ def test_wandb_offline_without_login_and_resumed(tmp_path):
 
 
 def test_wandb_login_without_network_goes_offline(tmp_path):
-    done = wandb_session(tmp_path / "runs", WANDB_API_KEY="0" * 40, WANDB_BASE_URL="http://127.0.0.1:9")
+    done = wandb_session(tmp_path / "ws", WANDB_API_KEY="0" * 40, WANDB_BASE_URL="http://127.0.0.1:9")
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1 and "is written offline" in done.stderr
-    [path] = tmp_path.glob("runs/wandb/offline-run-*/*.wandb")
+    [path] = tmp_path.glob("ws/runs/FVV/wandb/offline-run-*/*.wandb")
     assert len(read_run(path)[1]) == 3
 
 
 def test_wandb_mode_is_respected(tmp_path):
-    done = wandb_session(tmp_path / "runs", WANDB_MODE="disabled")
+    done = wandb_session(tmp_path / "ws", WANDB_MODE="disabled")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
-    assert not any(path.is_file() for path in (tmp_path / "runs").rglob("*"))
+    assert not (tmp_path / "ws" / "runs").exists() or not any(p.is_file() for p in (tmp_path / "ws" / "runs").rglob("*"))
 
 
 def test_settings_that_keep_the_host_private_exist(tmp_path):
     """Settings that a W&B version does not know are left out: the pinned one must know all that matter."""
     import wandb
 
-    settings = object.__new__(tracking.WandbTracker)
+    settings = object.__new__(wandb_tracker.WandbTracker)
     settings._wandb = wandb
     settings = settings._settings(tmp_path)
     assert settings.disable_git and settings.disable_code and settings.console == "off"
