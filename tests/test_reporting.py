@@ -17,7 +17,8 @@ from lib.imaging.geometry import Geometry
 from lib.imaging.painting import overlay
 from lib.reporting import dataset, results
 from lib.reporting.heatmaps import MARGIN_PX, WORST_PX, caption, draw_worst, worst_and_best, write_heatmap, write_picture
-from lib.reporting.results import draw_results, pairs_of, unit_of
+from lib.reporting.glossary import unit_of
+from lib.reporting.results import draw_results, pairs_of
 from lib.reporting.style import pyplot
 from lib.tasks.base import Task
 from lib.workspace import write_table
@@ -120,8 +121,28 @@ def test_one_case_of_size_nothing_has_no_limits(drawn, tmp_path):
 
 def test_cases_predicted_by_all_folds_have_no_fold(drawn, tmp_path):
     draw_results(tmp_path, [row("a", "x", "dice", 0.5, ""), row("b", "x", "dice", 0.7, 2)], ("dice",))
-    legend = drawn["dice.png"].axes[0].get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["fold 2", "all folds"]
+    ticks = drawn["dice.png"].axes[0].get_xticklabels()
+    assert [text.get_text() for text in ticks] == ["2\nn=1", "fused\nn=1", "all\nn=2"]
+
+
+def test_figures_as_vectors_and_as_pdf(tmp_path):
+    """Text stays text, a line of very many points does not become a path, and the same figure is the same file."""
+    from lib.reporting.style import MANY, collecting, save, with_pdf
+    for name in ("a", "b"):
+        figure, axes = pyplot().subplots(1, 2)
+        axes[0].plot(range(MANY), "o")
+        axes[0].set_title(r"cost \$ of lines")
+        axes[1].plot(range(MANY + 1), "o")
+        with collecting() as drawn, with_pdf(True):
+            save(figure, tmp_path / f"{name}.png")
+        assert [(one.name, one.title) for one in drawn] == [(name, "cost $ of lines")]
+        assert "cost $ of lines</text>" in drawn[0].svg and drawn[0].svg.count("<image") == 1
+        (tmp_path / f"{name}.svg").write_text(drawn[0].svg)
+    assert (tmp_path / "a.svg").read_text() == (tmp_path / "b.svg").read_text()
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+    with with_pdf(False):
+        save(pyplot().subplots()[0], tmp_path / "c.png")
+    assert len(drawn) == 1 and not (tmp_path / "c.pdf").exists()
 
 
 def test_same_figure_same_bytes(tmp_path):

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.store import Prepared
+from lib.progress import no_progress
+from lib.reporting.glossary import unit_of, with_unit
 from lib.reporting.plots import draw_plots
-from lib.reporting.results import label_of, unit_of
-from lib.reporting.style import COLOURS, plain, pyplot, save
+from lib.reporting.style import COLOURS, plain, pyplot, save, with_pdf
 from lib.study import study_from_dict
 from lib.tasks import make_task
 from lib.workspace import building, read_manifest, read_table
@@ -19,18 +20,19 @@ INTENSITY_FRAMES = 200  # evenly spaced frames that the histograms look at
 SHAPE_BARS = 12  # most native shapes that have a bar each
 
 
-def draw_dataset(folder: Path) -> Path:
-    """Draw the figures of a prepared folder into `figures/` in it; returns that folder."""
+def draw_dataset(folder: Path, progress=no_progress, pdf: bool = False) -> Path:
+    """Draw the figures of a prepared folder into `figures/` in it, and as PDF if wanted; returns that folder."""
     prepared = Prepared(folder, read_manifest(folder))
     task = make_task(study_from_dict(prepared.manifest["study"]))
-    with building(folder / "figures") as figures:
+    with building(folder / "figures") as figures, with_pdf(pdf):
         if task.sized:
             draw_classes(prepared, figures / "classes.png")
         draw_scans(prepared, figures / "scans.png")
         draw_folds(prepared, figures / "folds.png")
         draw_samples(prepared, task, figures / "samples.png")
         cases = [case for case in prepared.cases if case.patient not in prepared.external]
-        draw_plots(figures, task.dataset_plots((prepared.truth(case) for case in cases), cases))
+        truths = (prepared.truth(case) for case in progress(cases, len(cases), "figures", unit="case"))
+        draw_plots(figures, task.dataset_plots(truths, cases))
     return folder / "figures"
 
 
@@ -55,7 +57,7 @@ def draw_classes(prepared: Prepared, path: Path) -> None:
         right.set(yscale="log")
     kind = metric.split("_")[0]
     left_out = "" if alike.all() else f" ({np.count_nonzero(~alike)} cases in another unit left out)"
-    right.set(ylabel=f"{label_of(kind, unit_of(metric))}, where present", title=f"{kind} per case{left_out}")
+    right.set(ylabel=f"{with_unit(kind, unit_of(metric))}, where present", title=f"{kind} per case{left_out}")
     right.set_xticks(range(len(classes)), [plain(name) for name in classes])
     for axis in (left, right) if len(classes) > 5 else ():
         axis.tick_params(axis="x", labelrotation=30)

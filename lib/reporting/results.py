@@ -9,9 +9,10 @@ from typing import Sequence
 import numpy as np
 
 from lib.evaluation.agreement import DECISIONS, TRUE, limits_of_agreement, pair_values
-from lib.reporting.style import COLOURS, figure_path, plain, pyplot, save
+from lib.reporting.glossary import label_of, unit_of, with_unit
+from lib.reporting.style import COLOURS, SMALL, figure_path, plain, pyplot, save
 
-UNITS = {"_ml": "mL", "_mm2": "mm\u00b2", "_mm": "mm", "_px": "px"}  # suffix of a metric -> how its axis says it
+PANELS_IN_ROW = 4
 
 
 def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str], cases_are: str = "held-out cases") -> None:
@@ -29,38 +30,41 @@ def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str], cases_a
             draw_metric([row for row in cases if row["metric"] == metric], metric, figure_path(folder, metric), cases_are)
 
 
-def unit_of(metric: str) -> str:
-    """The unit that a metric's name ends in, or an empty text."""
-    return next((unit for suffix, unit in UNITS.items() if metric.endswith(suffix)), "")
-
-
-def label_of(text: str, unit: str) -> str:
-    return f"{text} ({unit})" if unit else text
-
-
 def draw_metric(rows: list[dict], metric: str, path: Path, cases_are: str = "held-out cases") -> None:
-    """A box per class, and in it the cases, in columns of their folds."""
+    """A panel per class: in each a box of the cases of every fold, and of all, over the cases themselves."""
     if not rows:
         return
     plt = pyplot()
-    classes = list(dict.fromkeys(row["class"] for row in rows))
+    classes = sorted(dict.fromkeys(row["class"] for row in rows), key=lambda name: name == "all")  # as they come, all last
     folds = sorted({row["fold"] for row in rows}, key=lambda fold: (isinstance(fold, str), fold))
+    groups = {f"{fold}" if fold != "" else "fused": [fold] for fold in folds} if len(folds) > 1 else {}
+    groups["all"] = folds
+    across = min(len(classes), PANELS_IN_ROW)
+    down = -(-len(classes) // across)
+    wide = max(1.9, 0.42 * len(groups) + 0.7)
+    figure, axes = plt.subplots(down, across, figsize=(max(4.0, wide * across + 0.4), 2.5 * down + 0.4), squeeze=False, sharey=True)
+    figure.suptitle(f"{label_of(metric)} of {cases_are}")
     jitter = np.random.default_rng(0)
-    figure, axis = plt.subplots(figsize=(1.6 + 1.6 * len(classes), 3))
-    for index, name in enumerate(classes):
-        values = [r["value"] for r in rows if r["class"] == name]
-        axis.boxplot(values, positions=[index], widths=0.5, showfliers=False, medianprops={"color": "black"})
-        for number, fold in enumerate(folds):
-            mine = [r["value"] for r in rows if r["class"] == name and r["fold"] == fold]
-            step = 0.4 / len(folds)
-            place = index + (number - (len(folds) - 1) / 2) * step + jitter.uniform(-0.3, 0.3, len(mine)) * step
-            axis.plot(place, mine, "o", ms=3.5 if len(mine) < 100 else 1.8, alpha=0.75,
-                      color=COLOURS[number % len(COLOURS)],
-                      label=("all folds" if fold == "" else f"fold {fold}") if index == 0 else None)
-    counts = [sum(r["class"] == name for r in rows) for name in classes]
-    axis.set_xticks(range(len(classes)), [f"{plain(name)}\nn = {n}" for name, n in zip(classes, counts)])
-    axis.set(ylabel=label_of(metric, unit_of(metric)), title=f"{metric} of {cases_are}")
-    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    for axis in axes.flat[len(classes):]:
+        axis.axis("off")
+    for number, (axis, name) in enumerate(zip(axes.flat, classes)):
+        mine = [row for row in rows if row["class"] == name]
+        counts = []
+        for place, (label, chosen) in enumerate(groups.items()):
+            values = np.array([row["value"] for row in mine if row["fold"] in chosen])
+            counts.append(len(values))
+            if len(values):
+                colour = "black" if chosen is folds else COLOURS[place % len(COLOURS)]
+                axis.plot(place + jitter.uniform(-0.22, 0.22, len(values)), values, "o", ms=3 if len(mine) < 100 else 1.6,
+                          alpha=0.6, mew=0, color=colour)
+                axis.boxplot(values, positions=[place], widths=0.6, showfliers=False, medianprops={"color": "black"})
+        axis.set_xticks(range(len(groups)), [f"{label}\nn={count}" for label, count in zip(groups, counts)], fontsize=SMALL)
+        axis.set_xlim(-0.6, len(groups) - 0.4)
+        axis.set_title(plain(name), fontsize=9)
+        if number % across == 0:
+            axis.set_ylabel(with_unit(label_of(metric), unit_of(metric)))
+        if number + across >= len(classes):
+            axis.set_xlabel("fold")
     save(figure, path)
 
 
@@ -82,7 +86,7 @@ def draw_agreement(rows: list[dict], metric: str, path: Path) -> None:
         return
     plt = pyplot()
     figure, axes = plt.subplots(2, len(pairs), figsize=(3.3 * len(pairs), 5.9), squeeze=False)
-    figure.suptitle(metric)
+    figure.suptitle(label_of(metric))
     for (above, below), (name, (predicted, true)) in zip(axes.T, pairs.items()):
         dots = {"marker": "o", "ls": "", "ms": 4 if len(true) < 100 else 2.2, "alpha": 0.75}
         low, high = min(predicted.min(), true.min()), max(predicted.max(), true.max())
@@ -91,7 +95,7 @@ def draw_agreement(rows: list[dict], metric: str, path: Path) -> None:
         ends = (low - margin, high + margin)
         above.plot(ends, ends, color="grey", lw=0.8)
         above.plot(true, predicted, **dots)
-        above.set(title=f"{plain(name)} (n = {len(true)})", xlabel=label_of("true", unit), ylabel=label_of("predicted", unit),
+        above.set(title=f"{plain(name)} (n = {len(true)})", xlabel=with_unit("true", unit), ylabel=with_unit("predicted", unit),
                   xlim=ends, ylim=ends, aspect="equal")
         bias, (lower, upper) = float((predicted - true).mean()), limits_of_agreement(predicted - true)
         below.plot((predicted + true) / 2, predicted - true, **dots)
@@ -100,5 +104,5 @@ def draw_agreement(rows: list[dict], metric: str, path: Path) -> None:
                 below.axhline(level, color="grey", lw=0.8, ls=style)
         limits = "" if math.isnan(lower) else f", limits {lower:.2f} to {upper:.2f}"
         below.set_title(f"bias {bias:.2f} {unit}".rstrip() + limits, fontsize=7)
-        below.set(xlabel=label_of("mean", unit), ylabel=label_of("predicted - true", unit))
+        below.set(xlabel=with_unit("mean", unit), ylabel=with_unit("predicted - true", unit))
     save(figure, path)

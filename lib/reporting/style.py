@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import textwrap
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +22,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 DASHES, DOTS, ALIKE = ("-", "--", ":", "-."), "oD^s", 7  # the kind of line or dot changes every seven
 SMALL = 7  # points, of what stands beside and inside
 TICK_LETTERS = 15  # per inch, of names under ticks
+MANY = 3000  # points of a line from which a vector file holds them as pixels
 NO_FILE_SIGNS = r'[<>:"/\\|?*@\[\]\x00-\x1f]+'  # what Windows, or a shell, cannot take in the name of a file
 
 
@@ -27,7 +32,8 @@ def pyplot():
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
     plt.rcParams.update({"figure.dpi": 130, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-                         "axes.prop_cycle": plt.cycler(color=COLOURS), "figure.constrained_layout.use": True})
+                         "axes.prop_cycle": plt.cycler(color=COLOURS), "figure.constrained_layout.use": True,
+                         "svg.fonttype": "none", "svg.hashsalt": "FoldScan", "pdf.fonttype": 42})  # text stays text
     return plt
 
 
@@ -47,12 +53,63 @@ def figure_path(folder: Path, name: str) -> Path:
     return folder / f"{re.sub(NO_FILE_SIGNS, '_', ends) or 'figure'}.png"
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that was drawn. name: stem of its file; svg: the same as vectors, its text as text."""
+    name: str
+    title: str
+    svg: str
+
+
+_drawings: ContextVar[list[Drawing] | None] = ContextVar("drawings", default=None)
+_pdf: ContextVar[bool] = ContextVar("pdf", default=False)
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[list[Drawing]]:
+    """A list of every figure that is saved inside the block."""
+    token = _drawings.set([])
+    try:
+        yield _drawings.get()
+    finally:
+        _drawings.reset(token)
+
+
+@contextlib.contextmanager
+def with_pdf(wanted: bool) -> Iterator[None]:
+    """Every figure that is saved inside the block is a PDF too, if `wanted`."""
+    token = _pdf.set(wanted)
+    try:
+        yield
+    finally:
+        _pdf.reset(token)
+
+
 def save(figure, path: Path) -> Path:
-    """Write a PNG without a date in it, so that the same figure is the same file."""
+    """Write a PNG, and what `with_pdf` and `collecting` ask for; without a date, so that the same figure is the same file."""
     with replacing(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None})
+    for line in [line for axis in figure.axes for line in axis.lines]:
+        line.set_rasterized(len(line.get_xdata(orig=False)) > MANY)
+    if _pdf.get():
+        with replacing(path.with_suffix(".pdf")) as temporary:
+            figure.savefig(temporary, metadata={"Creator": None, "Producer": None, "CreationDate": None})
+    if _drawings.get() is not None:
+        _drawings.get().append(Drawing(path.stem, title_in(figure), as_svg(figure)))
     pyplot().close(figure)
     return path
+
+
+def title_in(figure) -> str:
+    """The figure's title in one line, or that of its first axis."""
+    titles = [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes)]
+    return " ".join(next((title for title in titles if title), "").replace(r"\$", "$").split())
+
+
+def as_svg(figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
 
 
 # --- texts -------------------------------------------------------------------------------------------------------
