@@ -3,8 +3,7 @@
     python 2a-Training.py -k 0
 """
 
-from lib.commands import (check_classes, main, next_step, open_study, parser, switch, training_arguments,
-                          training_overrides)
+from lib.commands import check_classes, main, open_study, parser, say, switch, training_arguments, training_overrides
 
 
 def train() -> None:
@@ -26,8 +25,11 @@ def train() -> None:
     if best is None:
         print("debug: all checks passed; nothing was kept")
         return
-    print(f"fold {args.kfold}{' (finished before)' if best.already_finished else ''}: {best} -> {best.path}")
-    print(next_step("3-ConvertModels.py", space, args.name))
+    done = f"fold {args.kfold}{' (finished before)' if best.already_finished else ''}: {best}"
+    if args.part_of_2b:
+        print(f"{done} -> {best.path}")
+    else:
+        say(done, best.path, "3-ConvertModels.py", space, args.name)
 
 
 main(train)

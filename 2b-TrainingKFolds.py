@@ -3,8 +3,8 @@
     python 2b-TrainingKFolds.py
 """
 
-from lib.commands import (check_classes, folds_from, main, next_step, open_study, parser, same_arguments,
-                          training_arguments, training_overrides)
+from lib.commands import (check_classes, folds_from, main, open_study, parser, same_arguments, say, training_arguments,
+                          training_overrides)
 from lib.study import InputError, require
 
 
@@ -31,7 +31,7 @@ def train_folds() -> int:
     if failed:
         print(f"FAILED: fold {', '.join(map(str, failed))}; see {space.run(name)}/fold<k>/train.log, then run this again")
         return 1
-    print(next_step("3-ConvertModels.py", space, args.name))
+    say(f"{len(rows)} of {len(prepared.splits)} folds trained", space.run(name), "3-ConvertModels.py", space, args.name)
     return 0
 
 

@@ -3,12 +3,14 @@
     python 4-InferenceTest.py
     python 4-InferenceTest.py --tolerance 1.5
     python 4-InferenceTest.py --predict new_patients/
+    python 4-InferenceTest.py --compare FVV wider
 """
 
 import argparse
 from pathlib import Path
 
-from lib.commands import main, open_study, parser, refuse_model_overrides, run_arguments
+from lib.commands import (chosen_trackers, main, open_study, parser, refuse_model_overrides, run_arguments, say,
+                          tracker_argument)
 from lib.study import InputError
 
 
@@ -25,30 +27,45 @@ def test() -> None:
                            help="score too with this margin around the truth's boundary (default: the study's, none)")
     arguments.add_argument("--heatmaps", action=argparse.BooleanOptionalAction, default=None,
                            help="overlays, and image, truth and prediction side by side (default: the study's, on)")
+    arguments.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"),
+                           help="two tested runs, paired by case: names of runs, or folders of results; nothing is computed anew")
     arguments.add_argument("--onnx-dir", type=Path, metavar="DIR", help="where the models are (default: <workspace>/onnx/<name>)")
     arguments.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    tracker_argument(arguments, "those of training")
     args = arguments.parse_args()
     refuse_model_overrides(args.overrides)
+    trackers = chosen_trackers(args)
     given = {"report.heatmaps": args.heatmaps, "report.tolerance_mm": args.tolerance}
     study, space, name = open_study(args, [f"{key}={value}" for key, value in given.items() if value is not None])
     if args.load and args.onnx_dir:
         raise InputError("--load names the one model to use: leave --onnx-dir out")
     if args.predict and args.split:
         raise InputError("--split chooses among the prepared cases: leave it out with --predict")
+    if args.compare and (args.predict or args.load or args.onnx_dir or args.name):
+        raise InputError("--compare reads the results of two runs that were tested before: leave --predict, --load, --onnx-dir and "
+                         "-n out")
 
     from lib.data.store import open_prepared
     prepared, study = open_prepared(space, study, args.overrides)
     from lib.progress import bar
+    if args.compare:
+        from lib.comparison import compare_runs
+        told = compare_runs(prepared, study, space, *args.compare, args.split or "test", bar)
+        print(told.text)
+        say(told.done, told.see, "4-InferenceTest.py", space, "", "--predict", "NEW_PATIENTS")
+        return
     model, label = None, ""
     if args.load:
         from lib.conversion import loaded_model
         model, label = loaded_model(prepared, space, name, args.load)
     if args.predict:
         from lib.newdata import predict_folder
-        print(predict_folder(prepared, study, space, name, args.predict, args.onnx_dir, args.device, bar, model, label))
+        told = predict_folder(prepared, study, space, name, args.predict, args.onnx_dir, args.device, bar, model, label)
     else:
         from lib.inference import test_folds
-        print(test_folds(prepared, study, space, name, args.onnx_dir, args.device, bar, args.split, model, label))
+        told = test_folds(prepared, study, space, name, args.onnx_dir, args.device, bar, args.split, model, label, trackers)
+    print(told.text)
+    say(told.done, told.see, "4-InferenceTest.py", space, args.name, "--predict", "NEW_PATIENTS")
 
 
 main(test)

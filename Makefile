@@ -44,13 +44,17 @@ PYTHONS = python3.12 python3.11 python3.13 python3.14 python3
 # What opencv-python loads and does not bring: libGL.so.1; libglib-2.0.so.0 and libgthread-2.0.so.0.
 DEBIAN_PACKAGES = libgl1 libglib2.0-0
 TEST_PINS = pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0 pycocotools==2.0.11 \
-	pytest-xdist==3.8.0 execnet==2.1.2
+	pytest-xdist==3.8.0 execnet==2.1.2 \
+	selenium==4.51.0 attrs==26.1.0 outcome==1.3.0.post0 pysocks==1.7.1 sortedcontainers==2.4.0 trio==0.35.0 \
+	trio-websocket==0.12.2 websocket-client==1.9.2 wsproto==1.3.2
 # Two files of tests at once, each with one thread: more threads than cores would wait for each other.
 RUN_TESTS = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 TESTS = tests
 # Every package of requirements.txt's first section, by the name that the code imports.
-IMPORTS = cc3d cv2 matplotlib.pyplot nibabel numpy onnx onnxruntime onnxscript openjpeg openpyxl pandas \
-	PIL.Image pydicom pylibjpeg scipy.ndimage segmentation_models_pytorch sklearn torch torchvision tqdm wandb yaml
+IMPORTS = cc3d cv2 jinja2 matplotlib.pyplot mlflow nibabel numpy onnx onnxruntime onnxscript openjpeg openpyxl pandas \
+	PIL.Image pydicom pylibjpeg scipy.ndimage segmentation_models_pytorch sklearn tensorboard torch torchvision tqdm wandb yaml
+# mlflow counts its uses, even its import, unless it is told not to.
+export MLFLOW_DISABLE_TELEMETRY = true
 
 VENV = .venv
 PIP_INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check -q
@@ -126,7 +130,7 @@ demo: known-study env
 	$(VENV)/bin/python 2b-TrainingKFolds.py $(SCRIPT_ARGUMENTS) $(DEMO_TRAIN_$(STUDY))
 	$(VENV)/bin/python 3-ConvertModels.py $(SCRIPT_ARGUMENTS)
 	$(VENV)/bin/python 4-InferenceTest.py $(SCRIPT_ARGUMENTS) $(DEMO_TEST_$(STUDY))
-	@echo "demo: data in $(DEMO)/input_data, results in $(DEMO)/workspace/results"
+	@echo "demo: data in $(DEMO)/input_data"; for page in $(DEMO)/workspace/results/*/report.html; do echo "report: $$page"; done
 
 known-study:
 	@[ -n "$(and $(filter 1,$(words $(STUDY))),$(filter $(DEMO_STUDIES),$(STUDY)))" ] || \

@@ -92,11 +92,28 @@ def training_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
                       help="go on with an interrupted fold and skip a finished one; --no-resume trains anew")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    made.add_argument("--tracker", metavar="LIST", help="wandb or none, separated by commas (default: the study's)")
+    tracker_argument(made, "the study's")
+    made.add_argument(PART_OF_2B, action="store_true", help=argparse.SUPPRESS)  # 2b says the last word
+
+
+PART_OF_2B = "--part-of-2b"
 
 
 def run_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("-n", "--name", help="name of the run (default: the study's, FVV)")
+
+
+def tracker_argument(made: argparse.ArgumentParser, default: str) -> None:
+    made.add_argument("--tracker", metavar="LIST", help="wandb, tensorboard, mlflow, with commas between, or none "
+                                                        f"(default: {default})")
+
+
+def chosen_trackers(args: argparse.Namespace) -> list[str] | None:
+    """Of `--tracker`; None if it is not given. Raises InputError for one that is not known."""
+    from lib.tracking import check_trackers
+    names = None if args.tracker is None else [name.strip() for name in args.tracker.split(",")]
+    check_trackers(names or ())
+    return names
 
 
 def training_overrides(args: argparse.Namespace) -> list[str]:
@@ -132,9 +149,11 @@ def refuse_model_overrides(overrides: list[str]) -> None:
                              "prepare and train")
 
 
-def next_step(script: str, space: Workspace, name: str = "", *more: str) -> str:
-    """The line that names the next command, for this study, workspace and run."""
-    return " ".join(["next: python", script, space.arguments, *(["-n", name] if name else []), *more])
+def say(done: str, where: object, script: str, space: Workspace, name: str = "", *more: str) -> None:
+    """The three lines that every script ends with: what was done, where it is, and the next command, for this study,
+    workspace and run."""
+    command = " ".join(["python", script, space.arguments, *(["-n", name] if name else []), *more])
+    print(f"done: {done}\nsee: {where}\nnext: {command}")
 
 
 def open_study(args: argparse.Namespace, extra: list[str] = ()) -> tuple[Study, Workspace, str]:
@@ -154,7 +173,7 @@ def place_arguments(args: argparse.Namespace) -> str:
 
 def same_arguments(args: argparse.Namespace) -> list[str]:
     """The arguments of 2b as 2a takes them, for its children."""
-    command = ["-s", args.study, "--device", args.device, "--resume" if args.resume else "--no-resume"]
+    command = ["-s", args.study, "--device", args.device, "--resume" if args.resume else "--no-resume", PART_OF_2B]
     for flag, value in (("-o", args.workspace), ("-n", args.name)):
         command += [flag, str(value)] if value is not None else []
     if args.preload_RAM:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lib.data.store import Prepared
 from lib.networks import make_network
 from lib.onnx_model import OnnxModel
 from lib.prediction import predict_cases, torch_run
+from lib.progress import no_progress, print_line
 from lib.study import InputError, Study, study_from_dict, training_differences, without_paths
 from lib.tasks import make_task
 from lib.workspace import Workspace, file_hash, read_table, replacing, write_table
@@ -43,7 +45,7 @@ def parse_checkpoints(texts: list[str]) -> dict[int, Path]:
 
 
 def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, Path],
-                  onnx_dir: Path | None = None) -> tuple[list[dict], Path]:
+                  onnx_dir: Path | None = None, progress=no_progress) -> tuple[list[dict], Path]:
     """Convert each fold's checkpoint; returns the rows of parity.csv and the folder. Raises InputError.
 
     A model that fails parity is removed, an older one of that fold with it.
@@ -55,7 +57,7 @@ def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[
             old.unlink()
             print(f"removed {old}: its fold has no checkpoint in run {name}")
     rows = []
-    for fold, (path, checkpoint) in checkpoints.items():
+    for fold, (path, checkpoint) in progress(checkpoints.items(), len(checkpoints), "converting", unit="fold"):
         target = folder / f"fold{fold}.onnx"
         candidate = folder / f"fold{fold}.candidate.onnx"
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[
         finally:
             candidate.unlink(missing_ok=True)
         rows += found
-        print(f"fold {fold}: {path} (epoch {checkpoint['epoch'] + 1}, {checkpoint['metric']}"
+        print_line(f"fold {fold}: {path} (epoch {checkpoint['epoch'] + 1}, {checkpoint['metric']}"
               f"{score_text(checkpoint['score'])}{'' if checkpoint.get('finished') else ', UNFINISHED training'}) -> "
               f"{target if passed else 'FAILED parity'}; largest difference of outputs "
               f"{max(row['largest_difference'] for row in found):.1e}")
@@ -151,7 +153,8 @@ def export(checkpoint: dict, prepared: Prepared, path: Path, source: str, chosen
                           input_names=["frames"], output_names=names,
                           dynamic_shapes={"frames": {0: torch.export.Dim("batch")}}, verbose=False)
     seal(path, {**metadata(study, {**task.reads, **network.explanation}, checkpoint, prepared), "chosen": json.dumps(chosen),
-                "checkpoint": json.dumps(source)})
+                "checkpoint": json.dumps(source), "parameters": json.dumps(sum(p.numel() for p in network.parameters())),
+                "packages": json.dumps({**checkpoint.get("packages", {}), "onnx": version("onnx")})})
     return task
 
 

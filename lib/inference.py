@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
+from typing import Sequence
 
 from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
 from lib.ensemble import Member, open_models, provenance, provider, vote, voters_task
 from lib.prediction import BATCH, predict_cases
-from lib.results import Results, check_tolerance, headline
+from lib.report import REPORT
+from lib.report.facts import Source
+from lib.results import Results, Told, check_tolerance, headline
 from lib.study import InputError, Study
-from lib.workspace import Workspace, building
+from lib.tracked import track_results
+from lib.workspace import Workspace, building, read_json
 
 APART = ("predict-*", "validation*", "external*", "load-*")  # folders of other calls inside a results folder: they stay
 SUBSETS = ("test", "validation", EXTERNAL)
@@ -19,11 +24,13 @@ CASES = {"test": "held-out cases", "validation": "VALIDATION cases", EXTERNAL: "
 
 
 def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, onnx_dir: Path | None, device: str,
-               progress, subset: str | None = None, chosen: Path | None = None, loaded: str = "") -> str:
-    """Score every patient of a subset with the model that it belongs to; returns what to print. Raises InputError.
+               progress, subset: str | None = None, chosen: Path | None = None, loaded: str = "",
+               trackers: Sequence[str] | None = None) -> Told:
+    """Score every patient of a subset with the model that it belongs to; returns what to tell. Raises InputError.
 
     subset: test, validation or external; by default test, or validation where the raw data has no test cases, and external
     cases if there are any. chosen: one model that the user named, as `loaded`; its results go into a folder of their own.
+    trackers: that are told of it; None: those of training.
     """
     members = open_models(prepared, study, space, name, onnx_dir, device, chosen)
     subsets = [subset] if subset else default_subsets(prepared, members)
@@ -36,11 +43,13 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
                 EXTERNAL: ": no image of data.reader.test_folders was prepared"}.get(
                     one, "; --split validation scores those that chose the epoch"))
         check_tolerance(study, [case for cases in of_folds.values() for case, _ in cases])
-    parts = []
+    parts, done, reports = [], [], []
     for one, of_folds in series.items():
         target, keep = results_folder(space, name, one, loaded)
+        forget_comparisons(space, target)
         with building(target, keep=keep) as folder:
-            results = Results(folder, study, {"study": study.name, "run": name})
+            results = Results(folder, study, Source(prepared, space, name, {fold: m.model.meta for fold, m in members.items()},
+                                                    onnx_dir or space.onnx(name), loaded))
             test = test_together if one == EXTERNAL else test_apart
             evidence = test(results, prepared, members, of_folds, progress, one)
             task = next(iter(members.values())).task
@@ -48,9 +57,14 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
             summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "subset": one,
                                                       "tolerance_mm": study.report.tolerance_mm, "loaded": loaded},
                                      CASES[one])
-        parts.append([sentence(len(evidence), one, members), *notes(prepared, members, one, bool(chosen)),
-                      headline(summary, task.headline), f"results: {target}"])
-    return "\n\n".join("\n".join(lines) for lines in parts)
+        if not loaded:
+            figures = {figure: target / "figures" / f"{figure}.png" for figure in results.figures}
+            track_results(space, study, name, summary, figures, one, list(of_folds), trackers)
+        parts.append("\n".join([sentence(len(evidence), one, members), *notes(prepared, members, one, bool(chosen)),
+                                headline(summary, task.headline)]))
+        done.append(f"{len(evidence)} {CASES[one]} scored")
+        reports.append(target / REPORT)
+    return Told("\n\n".join(parts), ", ".join(done), ", ".join(map(str, reports)))
 
 
 def default_subsets(prepared: Prepared, members: dict[int, Member]) -> list[str]:
@@ -80,12 +94,12 @@ def test_fold(results: Results, prepared: Prepared, fold: int, member: Member, s
     clock = Stopwatch(member.model.run)
     outputs = predict_cases(clock.run, prepared.frames, series, member.model.study.window, BATCH)
     seen = []
-    for case, raw in progress(outputs, len(series), f"fold {fold}"):
+    for case, raw in progress(outputs, len(series), f"fold {fold}", unit="case"):
         started = time.perf_counter()
         prediction, truth = member.task.decode(raw, case), prepared.truth(case)
         seconds = clock.read() + time.perf_counter() - started
         results.add_case(fold, case, member.task.score(prediction, truth, case), member.task, seconds)
-        seen.append({"fold": fold, **member.task.evidence(prediction, truth, case)})
+        seen.append({"fold": fold, "case": case.case, **member.task.evidence(prediction, truth, case)})
         results.write(member.task, prepared.frames[case.frames], prediction, truth, case, fold, beneath)
     return seen
 
@@ -96,15 +110,15 @@ def test_together(results: Results, prepared: Prepared, members: dict[int, Membe
     every model alone (with its fold) and of the fused predictions (without one). Returns the latter's evidence."""
     task, evidence, alone = voters_task(list(members.values())), [], {fold: [] for fold in members}
     cases = next(iter(series.values()))  # the same for every model
-    for case, samples in progress(cases, len(cases), subset):
+    for case, samples in progress(cases, len(cases), subset, unit="case"):
         truth = prepared.truth(case)
         predictions, prediction, seconds = vote(list(members.values()), task, prepared.frames, case, samples)
         for (fold, member), own in zip(members.items(), predictions):
-            alone[fold].append(member.task.evidence(own, truth, case))
+            alone[fold].append({"fold": fold, "case": case.case, **member.task.evidence(own, truth, case)})
         results.add_case("", case, task.score(prediction, truth, case), task, seconds)
         results.write(task, prepared.frames[case.frames], prediction, truth, case)
         results.add_agreement(task, predictions, case)
-        evidence.append(task.evidence(prediction, truth, case))
+        evidence.append({"fold": "", "case": case.case, **task.evidence(prediction, truth, case)})
     for fold, member in members.items():
         results.add_set(fold, member.task, alone[fold])
     results.add_set("", task, evidence)
@@ -133,6 +147,14 @@ def results_folder(space: Workspace, name: str, subset: str, loaded: str) -> tup
     parts = [f"load-{loaded}"] if loaded else []
     parts += [subset] if subset != "test" else []
     return (space.results(name) / "-".join(parts), ()) if parts else (space.results(name), APART)
+
+
+def forget_comparisons(space: Workspace, target: Path) -> None:
+    """Remove comparisons of other runs with the results in `target`, which are about to be replaced. (Its own go with it.)"""
+    place = target.relative_to(space.root).as_posix()
+    for path in (space.root / "results").glob("**/compare-*/manifest.json"):
+        if read_json(path)["b"]["folder"] == place:
+            shutil.rmtree(path.parent)
 
 
 def sentence(count: int, subset: str, members: dict[int, Member]) -> str:

@@ -11,14 +11,16 @@ from lib.data.grid import to_grid
 from lib.data.store import CaseRecord, Prepared, Samples, fit_of
 from lib.ensemble import Member, choose_voters, open_models, provenance, provider, vote, voters_task
 from lib.readers import make_reader
-from lib.results import Results, check_tolerance, headline
+from lib.report import REPORT
+from lib.report.facts import Source
+from lib.results import Results, Told, check_tolerance, headline
 from lib.study import InputError, Study
 from lib.workspace import Workspace, building, read_json, text_hash, write_table
 
 
 def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str, root: Path, onnx_dir: Path | None,
-                   device: str, progress, chosen: Path | None = None, loaded: str = "") -> str:
-    """Predict new patients with all folds together, or with the `chosen` model, named `loaded`; returns what to print.
+                   device: str, progress, chosen: Path | None = None, loaded: str = "") -> Told:
+    """Predict new patients with all folds together, or with the `chosen` model, named `loaded`; returns what to tell.
 
     A case whose images were prepared for training is predicted only by the fold that tests its patient.
     Raises InputError.
@@ -35,8 +37,9 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
     target = results_of(space.results(name), root, loaded)
     evidence, alone = [], 0
     with building(target) as folder:
-        results = Results(folder, study, {"study": study.name, "run": name})
-        for entry in progress(scan.headers, len(scan.headers), "predict"):
+        results = Results(folder, study, Source(prepared, space, name, {fold: m.model.meta for fold, m in members.items()},
+                                                onnx_dir or space.onnx(name), loaded))
+        for entry in progress(scan.headers, len(scan.headers), "predict", unit="case"):
             case = read_new(reader, root, entry, labelled.get(entry.case), notes, rejected)
             voters = choose_voters(prepared, members, case, notes) if case else []
             if voters:
@@ -55,9 +58,9 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
             results.add_set("", task, evidence)
         summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "folder": place_hash(root),
                                         "loaded": loaded}, "new cases")
-    return "\n".join([*notes, f"{len(results.sheet)} cases predicted by {loaded or f'{len(members)} folds together'} on "
-                      f"{provider(members)}{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of "
-                      "them scored", *([headline(summary, task.headline)] if evidence else []), f"results: {target}"])
+    done = (f"{len(results.sheet)} cases predicted by {loaded or f'{len(members)} folds together'} on {provider(members)}"
+            f"{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of them scored")
+    return Told("\n".join([*notes, *([headline(summary, task.headline)] if evidence else [])]), done, str(target / REPORT))
 
 
 def place_hash(root: Path) -> str:
@@ -120,7 +123,7 @@ def predict_new(results: Results, study: Study, voters: list[Member], case: Case
     results.add_case(fold, record, scores, task, seconds)
     results.write(task, frames, prediction, truth, record, fold)
     results.add_agreement(task, predictions, record)
-    return [] if truth is None else [task.evidence(prediction, truth, record)]
+    return [] if truth is None else [{"fold": fold, "case": record.case, **task.evidence(prediction, truth, record)}]
 
 
 def record_of(header: Header, study: Study) -> CaseRecord:

@@ -22,6 +22,7 @@ from lib.data.grid import content_hash, to_grid
 from lib.data.store import Rows, fit_of, save_truth
 from lib.data.tables import write_tables
 from lib.networks import check_network, check_outputs
+from lib.progress import no_progress
 from lib.readers import make_reader
 from lib.selection import Selection
 from lib.study import InputError, Study, differences, plain
@@ -46,7 +47,7 @@ class Outcome:
 
 
 def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs: int = 2, skip_bad: bool = False,
-            progress=None, asked_for: Sequence[str] = ()) -> Outcome:
+            progress=no_progress, asked_for: Sequence[str] = ()) -> Outcome:
     """Prepare the cases under `root`.
 
     as_written: the study before command-line overrides, kept so that later scripts notice an edited YAML.
@@ -80,7 +81,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     check_outputs(study, task)
     Selection(study.training, task, 0, True)  # what no epoch can be chosen by should not wait for script 2 either
     check_subsets(headers, study, asked_for)
-    sources = parallel(lambda header: source_hashes(root, header), headers, jobs)
+    sources = parallel(lambda header: source_hashes(root, header), headers, jobs, progress, "checking for changes")
     key = {"data": {k: v for k, v in study.to_dict()["data"].items() if k != "input"},
            "cases": {h.case: {"patient": h.patient, "subset": h.subset, "spacing_mm": h.geometry.spacing_mm, "files": s,
                               **({"labels": h.labels} if h.labels else {})}
@@ -163,12 +164,12 @@ def stop_if_bad(problems: list[CaseProblem], skip_bad: bool) -> None:
                          f"  {lines}")
 
 
-def parallel(function, items, jobs: int, progress=None) -> list:
+def parallel(function, items, jobs: int, progress, headline: str) -> list:
     """function(item) for each item, in order, in `jobs` threads (the work is in zlib, OpenCV and NumPy)."""
     pool = ThreadPoolExecutor(jobs if jobs > 0 else max(1, cores() + 1 + jobs))
     try:
         results = pool.map(function, items)
-        return list(progress(results, len(items)) if progress else results)
+        return list(progress(results, len(items), headline, unit="case"))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, no other item is begun
 
@@ -220,7 +221,7 @@ def fill(folder, reader, task, study, root, headers, jobs, skip_bad, workspace, 
                 return error.problem
 
         with frames_file, targets_file:
-            written = parallel(write, range(len(headers)), jobs, progress)
+            written = parallel(write, range(len(headers)), jobs, progress, "preparing")
         bad = [one for one in written if isinstance(one, CaseProblem)]
         if not bad:
             facts, truths = zip(*written)
@@ -243,11 +244,11 @@ def check_disk(workspace: Path, arrays: Sequence[tuple[tuple[int, ...], str]], t
                          "free some space, or put the workspace on another disk with -o/--workspace")
 
 
-def describe(outcome: Outcome) -> str:
-    """What to print after `prepare`."""
+def describe(outcome: Outcome) -> tuple[list[str], str]:
+    """(lines to print after `prepare`, what was done in one)."""
     lines = list(outcome.notes)
     if not outcome.built:
-        return "\n".join([*lines, f"nothing has changed: {outcome.cases} cases are prepared in {outcome.folder}"])
+        return lines, f"nothing has changed: {outcome.cases} cases are prepared"
     if outcome.changed:
         shown = outcome.changed[:8] + ([f"and {len(outcome.changed) - 8} more"] if len(outcome.changed) > 8 else [])
         lines.append("prepared again, because of:  " + ";  ".join(shown))
@@ -256,6 +257,4 @@ def describe(outcome: Outcome) -> str:
         cases = len({problem.case for problem in outcome.rejected})
         lines.append(f"{cases} case{'s' if cases > 1 else ''} left out, listed in {outcome.folder / 'rejected.csv'}")
     folds = len({row["fold"] for row in read_table(outcome.folder / "splits.csv")})
-    lines.append(f"{outcome.cases} cases, {outcome.samples} samples, {folds} fold{'s' if folds > 1 else ''} -> "
-                 f"{outcome.folder}")
-    return "\n".join(lines)
+    return lines, f"{outcome.cases} cases, {outcome.samples} samples, {folds} fold{'s' if folds > 1 else ''}"

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from lib.evidence import EVIDENCE, write_evidence
 from lib.imaging.writing import write_prediction, write_shares
+from lib.report import write_report
+from lib.report.cases import picture_key
+from lib.report.facts import Source
 from lib.reporting.heatmaps import draw_worst, write_heatmap, write_picture
+from lib.reporting.layers import PictureBook, draw_layers
 from lib.reporting.misclassified import write_misclassified
 from lib.reporting.plots import draw_plots
 from lib.reporting.results import draw_results
+from lib.reporting.style import collecting, with_pdf
 from lib.reporting.worksheets import write_worksheet
-from lib.study import InputError, Study
+from lib.study import InputError, Study, plain, without_secrets
 from lib.workspace import write_json, write_table
 
 COLUMNS = ("study", "run", "fold", "patient", "case", "class", "metric", "value")
 
 
-class Results:
-    """What script 4 writes. folder: being built; header: the cells study and run of every row."""
+class Told(NamedTuple):
+    """What script 4 tells: text is for the screen, may be empty; done is one line; see names the reports."""
+    text: str
+    done: str
+    see: str
 
-    def __init__(self, folder: Path, study: Study, header: dict):
-        self.folder, self.study, self.header = folder, study, header
+
+class Results:
+    """What script 4 writes. folder: being built; study: by which results are judged; source: where they come from."""
+
+    def __init__(self, folder: Path, study: Study, source: Source):
+        self.folder, self.study, self.source = folder, study, source
+        self.header = {"study": study.name, "run": source.name}
+        self.book = PictureBook(folder / ".pictures")
         self.rows: list[dict] = []
         self.sheet: list[dict] = []
         self.images: list[dict] = []
@@ -32,6 +47,7 @@ class Results:
         self.sheets: dict[str, Path] = {}  # key of a case -> its contact sheet
         self.intervals: dict[tuple[str, str], tuple[float, float]] = {}
         self.patients = 0
+        self.figures: list[str] = []  # stems of those without patients' pictures and names
 
     def add_case(self, fold, case, scores: dict, task, seconds: float) -> None:
         """Scores {(class, metric): value} of one case; seconds: its networks and their decoding."""
@@ -57,6 +73,7 @@ class Results:
                                                                  truth, case)
             write_picture(self.folder / "pictures" / beneath / f"{case.case}.png",
                           task.side_by_side(frames, prediction, truth, case))
+            self.book.add(picture_key(fold, case.case), *draw_layers(task, frames, prediction, truth, case))
 
     def record(self, task, prediction, truth, case, fold, beneath: str) -> None:
         """The prediction and its truth in rows, of tasks that have such."""
@@ -82,10 +99,21 @@ class Results:
     def finish(self, task, evidence: list[dict], manifest: dict, cases: str) -> list[dict]:
         """Write the tables and figures; returns the rows of summary.csv. evidence: of the scored cases, for the figures
         of the whole set; cases: what they are, for the figures' titles."""
+        with with_pdf(self.study.report.pdf), collecting() as drawings, self.book:
+            summary = self.write_tables(task, evidence, manifest)
+            self.draw(task, evidence, cases)
+            write_report(self.folder, self.source, self.study, task, manifest, self.rows, self.sheet, summary, evidence, self.book,
+                         drawings)
+        self.figures = [drawing.name for drawing in drawings]
+        return summary
+
+    def write_tables(self, task, evidence: list[dict], manifest: dict) -> list[dict]:
+        """Everything that is rows; returns those of summary.csv."""
         write_table(self.folder / "results.csv", COLUMNS, self.rows)
         write_worksheet(self.folder / "results.xlsx", self.sheet, "results by case")
         summary = write_summary(self.folder / "summary.csv", self.rows, self.intervals, self.patients)
-        write_json(self.folder / "manifest.json", manifest)
+        write_evidence(self.folder / EVIDENCE, evidence)
+        write_json(self.folder / "manifest.json", plain({**manifest, "study": without_secrets(self.study.to_dict())}))
         if self.predictions:
             write_table(self.folder / "predictions.csv", [c for c in self.predictions[0] if c != "key"], self.predictions)
             for name, content in task.documents(self.images, self.predictions, self.truths).items():
@@ -95,12 +123,14 @@ class Results:
                 write_misclassified(self.folder, wrong, self.sheets)
         for name, rows in (task.tables(evidence) if evidence else {}).items():
             write_table(self.folder / name, list(rows[0]), rows)
+        return summary
+
+    def draw(self, task, evidence: list[dict], cases: str) -> None:
         draw_results(self.folder / "figures", self.rows, task.figures, cases)
         plots = task.plots(evidence) if evidence else []
         draw_plots(self.folder / "figures", [replace(p, title=f"{p.title}: {len(evidence)} {cases}") for p in plots])
         metric = task.case_metrics[0]
         draw_worst(self.folder, self.rows, metric, task.selectable.get(metric, True))
-        return summary
 
 
 def check_tolerance(study: Study, cases: list) -> None:
@@ -121,20 +151,19 @@ def case_key(case, beneath: str) -> str:
 
 
 def write_summary(path: Path, rows: list[dict], intervals: dict | None = None, patients: int = 0) -> list[dict]:
-    """Write summary.csv of tidy rows, with the agreement of every measured pair; returns its rows.
+    """Write summary.csv of tidy rows, with the agreement of every measured pair; returns its rows, None where a cell is empty.
 
     intervals: (class, metric) -> (low, high) of numbers over the whole set, which is of so many patients.
     """
-    from lib.evaluation.agreement import agreement
-    from lib.evaluation.statistics import SUMMARY_COLUMNS, summarise
-    summary = summarise([{column: row.get(column, "") for column in COLUMNS} for row in [*rows, *agreement(rows)]
-                         if row["metric"] != "tolerance_truth"])  # which truth was used has no mean
+    from lib.evaluation.agreement import agreement, agreement_intervals
+    from lib.evaluation.summary import summarise
+    rows = [{column: row.get(column, "") for column in COLUMNS} for row in rows
+            if row["metric"] != "tolerance_truth"]  # which truth was used has no mean
+    patients = patients or len({row["patient"] for row in rows if row["patient"] != ""})
+    summary = summarise(rows + agreement(rows), intervals={**(intervals or {}), **agreement_intervals(rows)},
+                        set_patients=patients)
     records = json.loads(summary.to_json(orient="records", double_precision=15))
-    for row in records:
-        if row["patients"] is None and (row["class"], row["metric"]) in (intervals or {}):
-            low, high = (None if math.isnan(end) else end for end in intervals[row["class"], row["metric"]])
-            row |= {"patients": patients, "ci_low": low, "ci_high": high}
-    write_table(path, SUMMARY_COLUMNS, records)
+    write_table(path, list(summary.columns), records)
     return records
 
 

@@ -241,6 +241,7 @@ class Tracking:
     trackers: tuple[str, ...] = ("wandb",)
     project: str = "FVV"
     pictures: bool = True  # validation pictures go to the tracker (and to its server, if you are logged in)
+    artifacts: bool = True  # so do the best checkpoints and the ONNX files
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,9 @@ class Report:
     heatmaps: bool = True  # script 4 draws every case: heatmaps/ and pictures/
     validation_pictures: int = 16  # cases that a trained fold draws, beside its checkpoints
     tolerance_mm: float = 0.0  # margin within which a boundary counts as right, scored beside the plain metrics; 0: none
+    pdf: bool = False  # a PDF beside the PNG of every figure
+    intended_use: str = ""  # for the model card of report.html: who may use the model for what
+    limitations: str = ""  # and what is known to go wrong
 
     def __post_init__(self):
         for key in ("validation_pictures", "tolerance_mm"):

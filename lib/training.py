@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from lib.networks.freezing import check_layers, set_trainable
 from lib.optimisation import make_optimizer, make_schedule, warming_average
 from lib.progress import no_progress
 from lib.reporting.curves import draw_learning_curves
+from lib.reporting.style import with_pdf
 from lib.reporting.worksheets import write_worksheet
 from lib.selection import Selection
 from lib.study import InputError, Study, without_secrets
@@ -29,6 +31,7 @@ from lib.tasks import make_task
 from lib.validation import Validation
 from lib.workspace import write_table
 
+PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "numpy")  # of which a checkpoint tells the version
 AHEAD = 1  # batches read in advance
 SCAN = 256  # targets looked at in one go
 DEBUG_BATCHES = 4
@@ -119,7 +122,7 @@ class Trainer:
         prepared = self.fold.prepared
         return {"study": without_secrets(self.study.to_dict()), "fold": self.fold.index, "fingerprint": prepared.fingerprint,
                 "channels": prepared.channels, "metric": self.selection.metric,
-                "test_patients": prepared.test_hash(self.fold.index)}
+                "test_patients": prepared.test_hash(self.fold.index), "packages": {name: version(name) for name in PACKAGES}}
 
     def save_kept(self, name: str, epoch: int, score: float) -> None:
         """The network that is kept, as script 3 takes it."""
@@ -166,7 +169,8 @@ class Trainer:
                      f"learn, {learning:,} parameters")
         sums, count = {}, 0
         ahead = read_ahead(plan, self._load, AHEAD)
-        for number, (batch, frames, targets) in enumerate(progress(ahead, self.batches_per_epoch, self._headline)):
+        shown = progress(ahead, self.batches_per_epoch, self._headline, lambda: self._status(sums, count), "batch")
+        for number, (batch, frames, targets) in enumerate(shown):
             frames, targets = augment(self.study.augmentation, self.task, self._frames(frames),
                                       self._targets(targets), self.study.data.store, generator)
             loss, parts = self._loss(frames, targets)
@@ -190,7 +194,7 @@ class Trainer:
             rate = self.optimizer.param_groups[0]["lr"]
             row = {"epoch": self.epoch, "learning_rate": rate, **self.train_epoch(progress)}
             if self.fold.validation:
-                row |= self.validation.scores(self.kept, self.pictures if self.wants_pictures else None)
+                row |= self.validation.scores(self.kept, self.pictures if self.wants_pictures else None, progress)
             score = self.selection.score_of(row)
             self.schedule.after_epoch(score)
             self.epoch += 1
@@ -202,9 +206,9 @@ class Trainer:
             self.save_last()
             self.write_metrics()
             self._report(row, score, time.perf_counter() - started)
-        return self._finish()
+        return self._finish(progress)
 
-    def _finish(self) -> Best:
+    def _finish(self, progress) -> Best:
         self.fold.prepared.check_unchanged()
         best = load_checkpoint(self.folder / "best.pt")
         foreign = [key for key, value in self.identity().items() if key in ("fold", "fingerprint") and best[key] != value]
@@ -215,7 +219,7 @@ class Trainer:
         self.selection.epoch, self.selection.score = best["epoch"], best["score"]
         self.write_metrics()  # a kill may have come before the last row
         if self.fold.validation:
-            self.calibration = self.validation.calibrate(self.kept)
+            self.calibration = self.validation.calibrate(self.kept, progress)
             chosen = ", ".join(f"{key} {value}" for key, value in self.calibration.items() if key != "cases" and value != {})
             if chosen:
                 self.log(f"from {self.calibration['cases']} validation cases: {chosen}")
@@ -226,7 +230,8 @@ class Trainer:
         if self.selection.nothing_learnt:
             self.log(f"WARNING: {self.selection.column} was never above 0: this model has learned nothing. Train longer, or "
                      "look at the data (prepared/figures) and the learning rate")
-        draw_learning_curves(self.folder / "learning_curves.png", self.history, self.selection.column, self.selection.epoch)
+        with with_pdf(self.study.report.pdf):
+            draw_learning_curves(self.folder / "learning_curves.png", self.history, self.selection.column, self.selection.epoch)
         self.finished = True
         self.save_kept("best.pt", self.selection.epoch, self.selection.score)
         self.tracker.summary({"best_epoch": self.selection.epoch, f"best_{best['metric']}": self.selection.score})
@@ -273,8 +278,13 @@ class Trainer:
         return torch.from_numpy(targets).to(self.device)
 
     def _headline(self) -> str:
-        best = f", best {self.selection.score:.4f}" if math.isfinite(self.selection.score) else ""
-        return f"epoch {self.epoch + 1}/{self.settings.epochs}{best}"
+        return f"epoch {self.epoch + 1}/{self.settings.epochs}"
+
+    def _status(self, sums: dict[str, float], count: int) -> str:
+        """Of an epoch under way: its mean loss so far, and the best score of those before it."""
+        loss = f"loss {sums['loss'] / count:.4f}" if count else "loss -"
+        known = self.fold.validation and math.isfinite(self.selection.score)
+        return f"{loss}, best {self.selection.column} {self.selection.score:.4f}" if known else loss
 
     def _loss(self, frames: torch.Tensor, targets: torch.Tensor):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):

@@ -11,6 +11,7 @@ import torch
 from lib.data.store import Prepared
 from lib.evaluation.statistics import mean_of_defined
 from lib.prediction import predict_cases, torch_run
+from lib.progress import no_progress
 from lib.reporting.heatmaps import write_picture
 from lib.study import Study
 from lib.workspace import building
@@ -25,11 +26,11 @@ class Validation:
         self.study, self.task, self.prepared, self.cases = study, task, prepared, cases
         self.device, self.amp = device, amp
 
-    def outputs(self, network, losses: dict | None = None) -> Iterator[tuple]:
+    def outputs(self, network, losses: dict | None = None, progress=no_progress, headline: str = "") -> Iterator[tuple]:
         """(case, outputs, native truth) of each case; sums of losses go into `losses`."""
         run = torch_run(network, self.device, self.amp)
-        for case, outputs in predict_cases(run, self.prepared.frames, self.cases, self.study.window,
-                                           self.study.training.batch_size * 2):
+        found = predict_cases(run, self.prepared.frames, self.cases, self.study.window, self.study.training.batch_size * 2)
+        for case, outputs in progress(found, len(self.cases), headline, unit="case"):
             if losses is not None:
                 targets = torch.from_numpy(np.array(self.prepared.targets[case.samples]))
                 of_samples = self.task.gathered({k: torch.from_numpy(v) for k, v in outputs.items()})
@@ -39,13 +40,13 @@ class Validation:
                     losses[name] = (total + float(value), count + 1)
             yield case, outputs, self.prepared.truth(case)
 
-    def scores(self, network, pictures: dict | None = None) -> dict[str, float]:
+    def scores(self, network, pictures: dict | None = None, progress=no_progress) -> dict[str, float]:
         """The columns of metrics.csv: mean losses, and the mean over cases of every native-grid score.
 
         pictures: filled with the first cases' pictures, if given.
         """
         losses, scores, evidence = {}, {}, []
-        for number, (case, outputs, truth) in enumerate(self.outputs(network, losses)):
+        for number, (case, outputs, truth) in enumerate(self.outputs(network, losses, progress, "validation")):
             prediction = self.task.decode(outputs, case)
             for key, value in self.task.score(prediction, truth, case, distances=False).items():
                 scores.setdefault(key, []).append(value)
@@ -67,9 +68,11 @@ class Validation:
         return {"epoch": row["epoch"] + 1, **losses, "training loss": row["train_loss"],
                 "learning rate": row["learning_rate"], **known}
 
-    def calibrate(self, network) -> dict:
-        return self.task.calibrate(lambda: ((self.task.decode(outputs, case), truth, case)
-                                            for case, outputs, truth in self.outputs(network)))
+    def calibrate(self, network, progress=no_progress) -> dict:
+        def cases():
+            return ((self.task.decode(outputs, case), truth, case)
+                    for case, outputs, truth in self.outputs(network, None, progress, "calibration"))
+        return self.task.calibrate(cases)
 
     def draw(self, network, task, folder: Path) -> None:
         """`<case>.png` of the first cases (as many as `report.validation_pictures`): image, truth, prediction."""

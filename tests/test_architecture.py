@@ -12,17 +12,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(ROOT.glob("[0-9]*-*.py"))
-SLOW = ("torch", "pandas", "sklearn", "matplotlib", "cv2", "onnxruntime", "wandb", "torchvision")
+SLOW = ("torch", "pandas", "sklearn", "matplotlib", "cv2", "onnxruntime", "wandb", "torchvision", "mlflow", "tensorboard")
 
 # From the bottom up. A module may import from its own layer (without going in circles) and from those below it.
 # A new module needs a place here: name it, or the package that it is in.
 LAYERS = (
     ("study", "progress", "cluster"),
-    ("workspace", "imaging", "tracking", "devices"),
+    ("workspace", "imaging", "tracking", "trackers", "devices"),
     ("readers", "tasks", "networks", "data", "evaluation", "reporting", "optimisation", "checkpoints", "prediction",
-     "onnx_model", "selection"),
-    ("validation", "training", "ensemble", "results"),
-    ("preparation", "runs", "crossvalidation", "conversion", "inference", "newdata"),
+     "onnx_model", "selection", "evidence"),
+    ("validation", "training", "ensemble", "report", "results", "tracked"),
+    ("preparation", "runs", "crossvalidation", "conversion", "inference", "newdata", "comparison"),
     ("commands",),
 )
 STAGES = LAYERS[4]
@@ -166,7 +166,7 @@ ASKING = {"getcwd", "getcwdb", "cwd", "environ", "environb", "getenv", "getenvb"
           "expanduser", "expandvars", "gettempdir", "mkdtemp", "mkstemp", "TemporaryDirectory", "NamedTemporaryFile",
           "gethostname"}
 # cluster.py: its children get a copy of our environment, and the GPUs that we were given
-ALLOWED = {"cluster": {"environ"}}
+ALLOWED = {"cluster": {"environ"}, "trackers.mlflow": {"environ"}}  # MLflow has no other switch for its telemetry
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES))

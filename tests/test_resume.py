@@ -27,7 +27,10 @@ def cut_off(epoch: int, batch: int):
     """A `progress` that ends the world at a batch of an epoch, both counted from 0 within this process."""
     calls = itertools.count()
 
-    def progress(items, total, headline=""):
+    def progress(items, total, headline="", status=None, unit="it"):
+        if unit != "batch":  # validation
+            yield from items
+            return
         number = next(calls)
         for index, item in enumerate(items):
             if (number, index) == (epoch, batch):
