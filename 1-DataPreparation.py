@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from lib.commands import main, open_study, parser, say
+from lib.commands import command, main, open_study, parser, say
 from lib.study import load_study, require
 
 
@@ -29,13 +29,13 @@ def prepare_data() -> None:
                       args.skip_bad, bar, asked_for=[*given])
     notes, done = describe(outcome)
     print(*notes, sep="\n", end="\n" if notes else "")
-    forgotten = [text for text in args.overrides if not text.startswith("data.")]
+    forgotten = [text for text in args.overrides if not text.startswith(("data.", "report."))]
     if forgotten:
         print(f"note: only data keys are kept; give --set {' --set '.join(forgotten)} to 2a or 2b as well")
     if study.report.figures and (outcome.built or not (space.prepared / "figures").is_dir()):
         from lib.reporting.dataset import draw_dataset
         print(f"figures: {draw_dataset(space.prepared, bar, study.report.pdf)}")
-    say(done, space.prepared, "2b-TrainingKFolds.py", space)
+    say(done, space.prepared, command("2b-TrainingKFolds.py", space))
 
 
 main(prepare_data)

@@ -3,7 +3,8 @@
     python 2a-Training.py -k 0
 """
 
-from lib.commands import check_classes, main, open_study, parser, say, switch, training_arguments, training_overrides
+from lib.commands import (check_classes, command, main, open_study, parser, say, switch, training_arguments,
+                          training_overrides)
 
 
 def train() -> None:
@@ -23,13 +24,14 @@ def train() -> None:
     best = train_fold(prepared, study, space, args.kfold, name, device=args.device, resume=args.resume,
                       debug=args.debug, progress=bar)
     if best is None:
-        print("debug: all checks passed; nothing was kept")
+        say("debug: all checks passed; nothing was kept", space.prepared,
+            command("2b-TrainingKFolds.py", space, args.name))
         return
     done = f"fold {args.kfold}{' (finished before)' if best.already_finished else ''}: {best}"
     if args.part_of_2b:
         print(f"{done} -> {best.path}")
     else:
-        say(done, best.path, "3-ConvertModels.py", space, args.name)
+        say(done, best.path, command("3-ConvertModels.py", space, args.name))
 
 
 main(train)

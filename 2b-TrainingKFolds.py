@@ -3,7 +3,10 @@
     python 2b-TrainingKFolds.py
 """
 
-from lib.commands import (check_classes, folds_from, main, open_study, parser, same_arguments, say, training_arguments,
+import shlex
+import sys
+
+from lib.commands import (check_classes, command, folds_from, main, open_study, parser, same_arguments, say, training_arguments,
                           training_overrides)
 from lib.study import InputError, require
 
@@ -29,9 +32,11 @@ def train_folds() -> int:
     print(table(rows))
     failed = [row["fold"] for row in rows if row["status"] != "finished"]
     if failed:
-        print(f"FAILED: fold {', '.join(map(str, failed))}; see {space.run(name)}/fold<k>/train.log, then run this again")
+        logs = ", ".join(str(space.fold(name, fold) / "train.log") for fold in failed)
+        say(f"FAILED: fold {', '.join(map(str, failed))}", logs, shlex.join(["python", *sys.argv]))  # trains only what failed
         return 1
-    say(f"{len(rows)} of {len(prepared.splits)} folds trained", space.run(name), "3-ConvertModels.py", space, args.name)
+    say(f"{len(rows)} of {len(prepared.splits)} folds trained", space.run(name),
+        command("3-ConvertModels.py", space, args.name))
     return 0
 
 

@@ -3,9 +3,10 @@
     python 3-ConvertModels.py
 """
 
+import shlex
 from pathlib import Path
 
-from lib.commands import (chosen_trackers, main, open_study, parser, refuse_model_overrides, run_arguments, say,
+from lib.commands import (chosen_trackers, command, main, open_study, parser, refuse_model_overrides, run_arguments, say,
                           tracker_argument)
 
 
@@ -26,14 +27,17 @@ def convert() -> int:
     from lib.conversion import convert_folds, parse_checkpoints
     from lib.progress import bar
     rows, folder = convert_folds(prepared, space, name, parse_checkpoints(args.checkpoint), args.onnx_dir, bar)
-    from lib.tracked import track_models
+    from lib.run_tracking import track_models
     track_models(space, study, name, {row["fold"]: folder / f"fold{row['fold']}.onnx" for row in rows}, trackers)
     failed = sorted({row["fold"] for row in rows if row["passed"] != "yes"})
     if failed:
-        print(f"FAILED parity and removed: fold {', '.join(map(str, failed))} (see parity.csv)")
+        say(f"FAILED parity and removed: fold {', '.join(map(str, failed))}", folder / "parity.csv",
+            command("2b-TrainingKFolds.py", space, args.name, "--folds", ",".join(map(str, failed)), "--no-resume"))
         return 1
-    say(f"{len({row['fold'] for row in rows})} models, each with the answers of its network (parity.csv)", folder,
-        "4-InferenceTest.py", space, args.name, *(["--onnx-dir", str(args.onnx_dir)] if args.onnx_dir else []))
+    elsewhere = ["--onnx-dir", shlex.quote(str(args.onnx_dir))] if args.onnx_dir else []
+    count = len({row["fold"] for row in rows})
+    say(f"{count} model{'s' * (count != 1)}, each with the answers of its network (parity.csv)", folder,
+        command("4-InferenceTest.py", space, args.name, *elsewhere))
     return 0
 
 

@@ -9,7 +9,7 @@
 import argparse
 from pathlib import Path
 
-from lib.commands import (chosen_trackers, main, open_study, parser, refuse_model_overrides, run_arguments, say,
+from lib.commands import (chosen_trackers, command, main, open_study, parser, refuse_model_overrides, run_arguments, say,
                           tracker_argument)
 from lib.study import InputError
 
@@ -42,8 +42,8 @@ def test() -> None:
     if args.predict and args.split:
         raise InputError("--split chooses among the prepared cases: leave it out with --predict")
     if args.compare and (args.predict or args.load or args.onnx_dir or args.name):
-        raise InputError("--compare reads the results of two runs that were tested before: leave --predict, --load, --onnx-dir and "
-                         "-n out")
+        raise InputError("--compare reads the results of two runs that were tested before: leave --predict, --load, --onnx-dir "
+                         "and -n out")
 
     from lib.data.store import open_prepared
     prepared, study = open_prepared(space, study, args.overrides)
@@ -52,7 +52,7 @@ def test() -> None:
         from lib.comparison import compare_runs
         told = compare_runs(prepared, study, space, *args.compare, args.split or "test", bar)
         print(told.text)
-        say(told.done, told.see, "4-InferenceTest.py", space, "", "--predict", "NEW_PATIENTS")
+        say(told.done, told.see, command("4-InferenceTest.py", space, "", "--predict", "NEW_PATIENTS"))
         return
     model, label = None, ""
     if args.load:
@@ -65,7 +65,7 @@ def test() -> None:
         from lib.inference import test_folds
         told = test_folds(prepared, study, space, name, args.onnx_dir, args.device, bar, args.split, model, label, trackers)
     print(told.text)
-    say(told.done, told.see, "4-InferenceTest.py", space, args.name, "--predict", "NEW_PATIENTS")
+    say(told.done, told.see, command("4-InferenceTest.py", space, args.name, "--predict", "NEW_PATIENTS"))
 
 
 main(test)

@@ -23,10 +23,10 @@ from lib.commands import main, open_study, parser, refuse_model_overrides, run_a
 from lib.data.store import open_prepared  # noqa: E402
 from lib.ensemble import open_models, provenance  # noqa: E402
 from lib.prediction import BATCH, predict_cases  # noqa: E402
-from lib.report import write_report  # noqa: E402
-from lib.report.cases import picture_key  # noqa: E402
-from lib.report.facts import Source  # noqa: E402
-from lib.reporting.layers import PictureBook, draw_layers  # noqa: E402
+from lib.reporting.report import write_report  # noqa: E402
+from lib.reporting.report.cases import picture_key  # noqa: E402
+from lib.reporting.report.facts import Source  # noqa: E402
+from lib.reporting.report.layers import PictureBook, draw_layers  # noqa: E402
 from lib.reporting.plots import draw_plots  # noqa: E402
 from lib.reporting.results import draw_results  # noqa: E402
 from lib.reporting.style import collecting  # noqa: E402

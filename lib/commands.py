@@ -74,7 +74,8 @@ def training_arguments(made: argparse.ArgumentParser) -> None:
     """The arguments of 2a and 2b; those left at None take the study's value."""
     run_arguments(made)
     switch(made, "-ram", "--preload_RAM", help="load the arrays into memory instead of reading them as needed")
-    made.add_argument("-w", "--wandb_project", metavar="PROJECT", help="Weights & Biases project (default: the study's, FVV)")
+    made.add_argument("-w", "--wandb_project", metavar="PROJECT",
+                      help="project of W&B, experiment of MLflow (default: the study's, FVV)")
     made.add_argument("-e", "--epochs", type=int, help="most epochs (default: the study's)")
     made.add_argument("-b", "--batch-size", type=int, help="windows per batch (default: the study's)")
     made.add_argument("-lr", "--learning-rate", type=float, help="(default: the study's)")
@@ -124,7 +125,7 @@ def training_overrides(args: argparse.Namespace) -> list[str]:
             "load": "network.weights"}
     given = [f"{key}={json.dumps(getattr(args, name))}" for name, key in keys.items() if getattr(args, name) is not None]
     if args.tracker is not None:
-        given.append(f"tracking.trackers=[{args.tracker}]")
+        given.append(f"tracking.trackers={json.dumps(chosen_trackers(args))}")
     return given
 
 
@@ -149,19 +150,23 @@ def refuse_model_overrides(overrides: list[str]) -> None:
                              "prepare and train")
 
 
-def say(done: str, where: object, script: str, space: Workspace, name: str = "", *more: str) -> None:
-    """The three lines that every script ends with: what was done, where it is, and the next command, for this study,
-    workspace and run."""
-    command = " ".join(["python", script, space.arguments, *(["-n", name] if name else []), *more])
-    print(f"done: {done}\nsee: {where}\nnext: {command}")
+def command(script: str, space: Workspace, name: str | None = "", *more: str) -> str:
+    """The command line of a script for this study, workspace and run."""
+    return " ".join(["python", script, space.arguments, *(["-n", name] if name else []), *more])
+
+
+def say(done: str, where: object, then: str) -> None:
+    """The three lines that every script ends with: what was done, where it is, and the next command."""
+    print(f"done: {done}\nsee: {where}\nnext: {then}")
 
 
 def open_study(args: argparse.Namespace, extra: list[str] = ()) -> tuple[Study, Workspace, str]:
     """The study with its overrides, its workspace, and the name of the run. Raises InputError."""
     study = load_study(args.study, [*args.overrides, *extra])
     name = getattr(args, "name", None) or study.run
-    if name != Path(name).name or name.startswith("."):
-        raise InputError(f"-n {name!r}: the name of a run is a folder's name, without / and not starting with a dot")
+    if name != Path(name).name or name.startswith((".", "compare-")) or name.endswith(".partial"):
+        raise InputError(f"-n {name!r}: the name of a run is a folder's name, without /, that does not start with a dot or compare-, "
+                         "nor end in .partial")
     return study, Workspace(args.workspace or Path("workspace") / study.name, place_arguments(args)), name
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
 from lib.evaluation.agreement import DECISIONS, TRUE
-from lib.evaluation.comparison import COLUMNS, FEWEST, Key, Ranking, compare_cases, compare_sets
+from lib.evaluation.paired import COLUMNS, FEWEST, Key, Ranking, compare_cases, compare_sets
 from lib.evaluation.statistics import RESAMPLES
 from lib.evidence import EVIDENCE, read_evidence
 from lib.reporting.comparison import draw_comparison, left_out, table
@@ -20,6 +20,7 @@ from lib.reporting.style import with_pdf
 from lib.results import Told
 from lib.study import InputError, Study, study_from_dict, training_differences
 from lib.tasks import make_task
+from lib.tasks.base import ALL
 from lib.workspace import Workspace, building, file_hash, read_json, read_table, write_json, write_table
 
 DIFFERENCES = ("fold", "patient", "case", "class", "metric", "a", "b", "difference_b_minus_a")
@@ -60,6 +61,7 @@ def compare_runs(prepared: Prepared, study: Study, space: Workspace, one: str, o
     places = common_places(a, b, subset)
     patients = [a.patients[place] for place in places]
     of_a, of_b = (scores_of(side.values, places) for side in (a, b))
+    unlike = leave_out_unlike(of_a, of_b)
     check_truths(a, b, places)
     rows = compare_cases(of_a, of_b, patients)
     pooled = len({(place[0], patient) for place, patient in zip(places, patients)}) == len(set(patients))
@@ -74,7 +76,8 @@ def compare_runs(prepared: Prepared, study: Study, space: Workspace, one: str, o
         draw_comparison(folder / "figures", shown, differences, (a.label, b.label))
         write_json(folder / "manifest.json", manifest_of(a, b, space, places, patients))
     text = [f"A is {a.label}, B is {b.label}: {len(places)} {subset} cases of {len(set(patients))} patients, judged by both",
-            *notes(a, b, patients, (of_a, of_b), pooled), table(shown), *left_out(shown), CLOSING[subset]]
+            *notes(a, b, patients, (of_a, of_b), pooled), table(shown), *unlike, *left_out(shown),
+            CLOSING[subset]]
     return Told("\n".join(text), f"{a.label} and {b.label} compared on {len(places)} {subset} cases", str(target))
 
 
@@ -90,10 +93,16 @@ def open_side(space: Workspace, name: str, subset: str) -> Side:
         manifest = read_json(folder / "manifest.json")
     except (OSError, ValueError):
         raise InputError(f"--compare: {folder / 'manifest.json'} is not readable: {again}") from None
-    missing = [key for key in ("study", "subset", "fingerprint", "tolerance_mm") if key not in manifest]
+    named = Path(name).name == name and folder.is_relative_to(space.root)
+    if named and manifest.get("run") != name:
+        raise InputError(f"--compare: {folder} holds the results of run {manifest.get('run')!r}, not {name!r}: {again}")
+    missing = [key for key in ("study", "trained", "files", "subset", "fingerprint", "tolerance_mm") if key not in manifest]
     if missing or not (folder / EVIDENCE).is_file() or not (folder / "results.csv").is_file():
         lack = f"no {missing[0]} in manifest.json" if missing else f"no {EVIDENCE} or results.csv"
         raise InputError(f"--compare: {folder} was written by an older version ({lack}): {again}")
+    for file, digest in manifest["files"].items():
+        if file_hash(folder / file) != digest:
+            raise InputError(f"--compare: {folder / file} was changed after script 4 wrote it: {again}")
     try:
         study = study_from_dict(manifest["study"])
         task = make_task(study)
@@ -113,15 +122,16 @@ def find_folder(space: Workspace, name: str, subset: str) -> Path:
     if Path(name).name == name and name not in (".", ".."):
         run = space.results(name)
         folder = run if subset == "test" else run / subset
-        if (folder / "manifest.json").is_file():
+        if (folder / "manifest.json").is_file() and not name.endswith(".partial"):  # else of a test that was killed
             return folder
         others = [one for one in ("test", "validation", EXTERNAL)
                   if (run / ("" if one == "test" else one) / "manifest.json").is_file()]
-        if others:
+        if others and not name.endswith(".partial"):
             raise InputError(f"--compare {name}: it was not tested on {subset} cases; --split {others[0]} would compare those")
     if (Path(name) / "manifest.json").is_file():
         return Path(name)
-    tested = sorted(path.parent.name for path in (space.root / "results").glob("*/manifest.json"))
+    tested = sorted(path.parent.name for path in (space.root / "results").glob("*/manifest.json")
+                    if not path.parent.name.endswith(".partial"))
     raise InputError(f"--compare {name}: neither a tested run nor a folder of results with a manifest.json; tested runs here: "
                      f"{', '.join(tested) or 'none'}. Test a run with  python 4-InferenceTest.py {space.arguments} -n RUN")
 
@@ -215,6 +225,22 @@ def scores_of(values: dict[Key, dict[Place, float]], places: list[Place]) -> dic
     return scores
 
 
+def leave_out_unlike(a: dict[Key, np.ndarray], b: dict[Key, np.ndarray]) -> list[str]:
+    """Of means over classes, leave out (as NaN) the cases in which they are of other classes in A than in B, such as HD95 where
+    only one of both has found a class: their difference would be one of classes, not of runs. Returns lines that say so."""
+    lines = []
+    for name, metric in list(a):
+        others = [key for key in a if key[1] == metric and key[0] != ALL and key in b]
+        if name == ALL and (ALL, metric) in b and others:
+            unlike = np.any([np.isnan(a[key]) != np.isnan(b[key]) for key in others], axis=0)
+            if unlike.any():
+                for side in (a, b):
+                    side[ALL, metric] = np.where(unlike, np.nan, side[ALL, metric])
+                lines.append(f"{metric} of {ALL}: left out are {np.count_nonzero(unlike)} cases in which it is a mean over other "
+                             "classes in A than in B")
+    return lines
+
+
 def compare_set_numbers(a: Side, b: Side, places: list[Place], patients: list[str], progress) -> list[dict]:
     """Rows of comparison.csv for numbers over the whole set, of the same cases in the same order."""
     metrics, ranked = [], []
@@ -259,13 +285,13 @@ def notes(a: Side, b: Side, patients: list[str], scores: tuple[dict[Key, np.ndar
         if unfinished:
             lines.append(f"UNFINISHED training behind the model of fold {', '.join(unfinished)} of {letter} ({side.label})")
     if len(set(patients)) < FEWEST:
-        lines.append(f"ONLY {len(set(patients))} patients: intervals of so few are too narrow, and no p of theirs says much")
+        lines.append(f"ONLY {len(set(patients))} patient{'s' * (len(set(patients)) != 1)}: intervals of so few are too narrow, and no p of theirs says much")
     if not pooled:
         lines.append("patients validate in several folds: numbers over the whole set are not compared")
     for letter, mine, others in (("A", *scores), ("B", *scores[::-1])):
         lonely = list(dict.fromkeys(metric for name, metric in mine if (name, metric) not in others))
         if lonely:
             lines.append(f"not compared, because only {letter} has them: {', '.join(lonely)}")
-    changed = training_differences(a.manifest["study"], b.manifest["study"])
+    changed = training_differences(a.manifest["trained"], b.manifest["trained"])
     lines += [f"trained differently (A -> B): {line}" for line in changed[:MOST_LINES]]
     return lines + ([f"... and in {len(changed) - MOST_LINES} other keys"] if len(changed) > MOST_LINES else [])

@@ -179,7 +179,8 @@ def metadata(study: Study, outputs: dict[str, str], checkpoint: dict, prepared: 
                   "scale": study.window.scale, "orientation": "as in the image file" if prepared.cases[0].geometry.flat
                   else "rows to anterior, columns to left (RAS)", "fit": "scaled to fit, then padded: corner = (size - scaled) // 2"},
         "outputs": outputs,
-        "epoch": checkpoint["epoch"], "metric": checkpoint["metric"], "score": finite_or_none(checkpoint["score"]),
+        "amp": checkpoint.get("amp"), "epoch": checkpoint["epoch"], "metric": checkpoint["metric"],
+        "score": finite_or_none(checkpoint["score"]),
         "finished": checkpoint.get("finished", False)}.items()}
 
 

@@ -13,7 +13,7 @@ from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.cluster import Job, run_jobs, visible_gpus
 from lib.data.store import Prepared
 from lib.study import InputError, Study, training_differences, without_paths
-from lib.tracked import open_parent, open_parent_run
+from lib.run_tracking import begin_run, open_parent, open_parent_run
 from lib.tracking import check_trackers
 from lib.training import Trainer, open_fold
 from lib.workspace import Workspace, write_table
@@ -30,6 +30,8 @@ def cross_validate(prepared: Prepared, study: Study, space: Workspace, name: str
     # every key is tried once here, rather than by each fold's process
     Trainer(study, open_fold(prepared, folds[0]), space.fold(name, folds[0]), torch.device("cpu"), weights_follow=True)
     failed: set[str] = set()
+    if not resume:  # else a fold that goes on checks first whether the settings are those of the others
+        begin_run(space, study, name)
     open_parent(space, study, name, failed)  # once, rather than by the first folds at the same time
     gpus = visible_gpus() if jobs > 1 else []
     command = [sys.executable, str(TRAINING_SCRIPT)]

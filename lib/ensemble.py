@@ -69,7 +69,9 @@ def provider(members: dict[int, Member]) -> str:
 
 def provenance(prepared: Prepared, members: dict[int, Member], header: dict) -> dict:
     """From which data and which models the results came."""
-    return {**header, "fingerprint": prepared.fingerprint, "folds": sorted(members), "computed_on": provider(members),
+    trained = next(iter(members.values())).model.meta["study"]
+    return {**header, "fingerprint": prepared.fingerprint, "folds": sorted(members), "trained": trained,
+            "computed_on": provider(members),
             "checkpoints": {fold: member.model.meta.get("checkpoint") for fold, member in members.items()},
             "epochs": {fold: member.model.meta["epoch"] for fold, member in members.items()},
             "finished": {fold: member.model.meta["finished"] for fold, member in members.items()}}
@@ -81,6 +83,15 @@ def voters_task(voters: list[Member]):
     return tasks[0].with_calibration(tasks[0].pooled_calibration(tasks))
 
 
+def finite(outputs: dict[str, np.ndarray], case: CaseRecord, member: Member) -> dict[str, np.ndarray]:
+    """The outputs of a model for a case as they are. Raises InputError if one that the task reads is not finite."""
+    for name in member.task.reads:
+        if name in outputs and not np.isfinite(outputs[name]).all():
+            raise InputError(f"{member.model.path} answers {case.case} with numbers that are not finite: look at this case, and at "
+                             f"the training of fold {member.model.fold}")
+    return outputs
+
+
 def vote(voters: list[Member], task, frames: np.ndarray, case: CaseRecord, samples: Samples) -> tuple[list, Any, float]:
     """(each voter's prediction of a case, all of them fused by `task`, the seconds that it took). frames: (N, C, H, W) as
     stored, in which `samples` have their rows."""
@@ -88,7 +99,7 @@ def vote(voters: list[Member], task, frames: np.ndarray, case: CaseRecord, sampl
     predictions = []
     for member in voters:
         outputs = predict_cases(member.model.run, frames, [(case, samples)], member.model.study.window, BATCH)
-        predictions += [member.task.decode(raw, case) for _, raw in outputs]
+        predictions += [member.task.decode(finite(raw, case, member), case) for _, raw in outputs]
     return predictions, task.fuse(predictions), time.perf_counter() - started
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Sequence
 
 from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
-from lib.ensemble import Member, open_models, provenance, provider, vote, voters_task
+from lib.ensemble import Member, finite, open_models, provenance, provider, vote, voters_task
 from lib.prediction import BATCH, predict_cases
-from lib.report import REPORT
-from lib.report.facts import Source
+from lib.reporting.report import REPORT
+from lib.reporting.report.facts import Source
 from lib.results import Results, Told, check_tolerance, headline
 from lib.study import InputError, Study
-from lib.tracked import track_results
+from lib.run_tracking import track_results
 from lib.workspace import Workspace, building, read_json
 
 APART = ("predict-*", "validation*", "external*", "load-*")  # folders of other calls inside a results folder: they stay
@@ -46,7 +47,6 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
     parts, done, reports = [], [], []
     for one, of_folds in series.items():
         target, keep = results_folder(space, name, one, loaded)
-        forget_comparisons(space, target)
         with building(target, keep=keep) as folder:
             results = Results(folder, study, Source(prepared, space, name, {fold: m.model.meta for fold, m in members.items()},
                                                     onnx_dir or space.onnx(name), loaded))
@@ -57,6 +57,7 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
             summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "subset": one,
                                                       "tolerance_mm": study.report.tolerance_mm, "loaded": loaded},
                                      CASES[one])
+        forget_comparisons(space, target)
         if not loaded:
             figures = {figure: target / "figures" / f"{figure}.png" for figure in results.figures}
             track_results(space, study, name, summary, figures, one, list(of_folds), trackers)
@@ -96,7 +97,7 @@ def test_fold(results: Results, prepared: Prepared, fold: int, member: Member, s
     seen = []
     for case, raw in progress(outputs, len(series), f"fold {fold}", unit="case"):
         started = time.perf_counter()
-        prediction, truth = member.task.decode(raw, case), prepared.truth(case)
+        prediction, truth = member.task.decode(finite(raw, case, member), case), prepared.truth(case)
         seconds = clock.read() + time.perf_counter() - started
         results.add_case(fold, case, member.task.score(prediction, truth, case), member.task, seconds)
         seen.append({"fold": fold, "case": case.case, **member.task.evidence(prediction, truth, case)})
@@ -150,11 +151,12 @@ def results_folder(space: Workspace, name: str, subset: str, loaded: str) -> tup
 
 
 def forget_comparisons(space: Workspace, target: Path) -> None:
-    """Remove comparisons of other runs with the results in `target`, which are about to be replaced. (Its own go with it.)"""
+    """Remove comparisons of other runs with the results in `target`, which were replaced. (Its own went with them.)"""
     place = target.relative_to(space.root).as_posix()
     for path in (space.root / "results").glob("**/compare-*/manifest.json"):
-        if read_json(path)["b"]["folder"] == place:
-            shutil.rmtree(path.parent)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not one of ours, or damaged
+            if read_json(path)["b"]["folder"] == place:
+                shutil.rmtree(path.parent)
 
 
 def sentence(count: int, subset: str, members: dict[int, Member]) -> str:

@@ -11,8 +11,8 @@ from lib.data.grid import to_grid
 from lib.data.store import CaseRecord, Prepared, Samples, fit_of
 from lib.ensemble import Member, choose_voters, open_models, provenance, provider, vote, voters_task
 from lib.readers import make_reader
-from lib.report import REPORT
-from lib.report.facts import Source
+from lib.reporting.report import REPORT
+from lib.reporting.report.facts import Source
 from lib.results import Results, Told, check_tolerance, headline
 from lib.study import InputError, Study
 from lib.workspace import Workspace, building, read_json, text_hash, write_table
@@ -54,12 +54,17 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
         if rejected:
             write_table(folder / "rejected.csv", ["case", "file", "reason"], [vars(problem) for problem in rejected])
         task = voters_task(list(members.values()))
+        for fold, member in members.items() if len(members) > 1 else ():  # cases that only one fold may judge
+            own = [one for one in evidence if one["fold"] == fold]
+            if own:
+                results.add_set(fold, member.task, own)
         if evidence:
             results.add_set("", task, evidence)
         summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "folder": place_hash(root),
                                         "loaded": loaded}, "new cases")
-    done = (f"{len(results.sheet)} cases predicted by {loaded or f'{len(members)} folds together'} on {provider(members)}"
-            f"{f' ({alone} of them by one fold alone)' if alone else ''}, {len(evidence)} of them scored")
+    by = loaded or (f"{len(members)} folds together" if alone < len(results.sheet) else "the fold that tests the patient")
+    some = f" ({alone} of them by one fold alone)" if 0 < alone < len(results.sheet) else ""
+    done = f"{len(results.sheet)} cases predicted by {by} on {provider(members)}{some}, {len(evidence)} of them scored"
     return Told("\n".join([*notes, *([headline(summary, task.headline)] if evidence else [])]), done, str(target / REPORT))
 
 

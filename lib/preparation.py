@@ -16,6 +16,7 @@ from typing import Sequence
 import cv2
 import numpy as np
 
+from lib import __version__
 from lib.data.case import CaseError, CaseProblem, Header
 from lib.data.folds import check_folds, external_patients, predefined_subsets
 from lib.data.grid import content_hash, to_grid
@@ -104,16 +105,18 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
     with building(space.prepared) as folder:
         kept, rejected = fill(folder, reader, task, study, root, headers, jobs, skip_bad, space.prepared.parent,
                               progress)
-        notes += reader.remarks(kept.headers) if hasattr(reader, "remarks") else []
         rejected = [*scan.problems, *rejected]
-        notes += write_tables(folder, study, task, kept.headers, kept.facts, kept.truths, rejected, scan.unused)
+        of_data = reader.remarks(kept.headers) if hasattr(reader, "remarks") else []
+        of_data += write_tables(folder, study, task, kept.headers, kept.facts, kept.truths, rejected, scan.unused)
+        notes += of_data
         manifest = {
             "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
             "fingerprint": text_hash(key, file_hash(folder / "splits.csv")), "channels": list(reader.channel_names),
+            "patients_known": scan.patients_known, "notes": [*scan.notes, *of_data],
             "unreadable": unreadable, "rejected": [str(problem) for problem in rejected],
             "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
             "whole_series": task.whole_series,
-            "packages": {name: version(name) for name in PACKAGES},
+            "packages": {"foldscan": __version__, **{name: version(name) for name in PACKAGES}},
         }
         write_manifest(folder, plain(manifest))
     return Outcome(True, len(kept.headers), kept.targets_shape[0], space.prepared, changed, notes, rejected)

@@ -9,19 +9,20 @@ from typing import NamedTuple
 
 from lib.evidence import EVIDENCE, write_evidence
 from lib.imaging.writing import write_prediction, write_shares
-from lib.report import write_report
-from lib.report.cases import picture_key
-from lib.report.facts import Source
+from lib.reporting.report import write_report
+from lib.reporting.report.cases import picture_key
+from lib.reporting.report.facts import Source
 from lib.reporting.heatmaps import draw_worst, write_heatmap, write_picture
-from lib.reporting.layers import PictureBook, draw_layers
+from lib.reporting.report.layers import PictureBook, draw_layers
 from lib.reporting.misclassified import write_misclassified
 from lib.reporting.plots import draw_plots
 from lib.reporting.results import draw_results
 from lib.reporting.style import collecting, with_pdf
 from lib.reporting.worksheets import write_worksheet
 from lib.study import InputError, Study, plain, without_secrets
-from lib.workspace import write_json, write_table
+from lib.workspace import file_hash, write_json, write_table
 
+SEALED = ("results.csv", EVIDENCE)  # what a comparison rests on: the manifest holds their hashes
 COLUMNS = ("study", "run", "fold", "patient", "case", "class", "metric", "value")
 
 
@@ -102,8 +103,8 @@ class Results:
         with with_pdf(self.study.report.pdf), collecting() as drawings, self.book:
             summary = self.write_tables(task, evidence, manifest)
             self.draw(task, evidence, cases)
-            write_report(self.folder, self.source, self.study, task, manifest, self.rows, self.sheet, summary, evidence, self.book,
-                         drawings)
+            write_report(self.folder, self.source, self.study, task, manifest, self.rows, self.sheet, summary, evidence,
+                         self.book, drawings)
         self.figures = [drawing.name for drawing in drawings]
         return summary
 
@@ -113,7 +114,9 @@ class Results:
         write_worksheet(self.folder / "results.xlsx", self.sheet, "results by case")
         summary = write_summary(self.folder / "summary.csv", self.rows, self.intervals, self.patients)
         write_evidence(self.folder / EVIDENCE, evidence)
-        write_json(self.folder / "manifest.json", plain({**manifest, "study": without_secrets(self.study.to_dict())}))
+        sealed = {name: file_hash(self.folder / name) for name in SEALED}
+        write_json(self.folder / "manifest.json", plain({**manifest, "study": without_secrets(self.study.to_dict()),
+                                                         "files": sealed}))
         if self.predictions:
             write_table(self.folder / "predictions.csv", [c for c in self.predictions[0] if c != "key"], self.predictions)
             for name, content in task.documents(self.images, self.predictions, self.truths).items():

@@ -13,11 +13,11 @@ from lib.checkpoints import check_fingerprint, load_checkpoint
 from lib.data.store import Prepared
 from lib.devices import choose_device, choose_kernels
 from lib.progress import no_progress, print_line
-from lib.study import InputError, Study, plain, training_differences, without_paths, without_secrets
-from lib.tracked import open_fold_run, open_parent, track_checkpoint
+from lib.study import InputError, Study, plain, training_differences, without_paths
+from lib.run_tracking import begin_run, open_fold_run, open_parent, track_checkpoint
 from lib.tracking import check_trackers
 from lib.training import Best, Trainer, open_fold
-from lib.workspace import Workspace, write_text
+from lib.workspace import Workspace
 
 
 def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, name: str, *, device: str = "auto",
@@ -43,7 +43,7 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
         return Best(state["best_epoch"], state["metric"], state["best_score"], folder / "best.pt", True)
     if resume and state is None:
         check_same_run(space.run(name) / "study.yaml", study)
-    write_text(space.run(name) / "study.yaml", yaml.safe_dump(without_secrets(plain(study.to_dict())), sort_keys=False))
+    begin_run(space, study, name)
     failed: set[str] = set()
     parent = open_parent(space, study, name, failed)
     with RunLog(folder / "train.log") as trainer.log, open_fold_run(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from lib import __version__
 from lib.checkpoints import load_checkpoint, save_checkpoint
 from lib.data.augmentation import augment, check_augmentation
 from lib.data.batches import balanced_order, epoch_order, gather, random_windows, read_ahead, training_batches, window_index
@@ -120,9 +121,10 @@ class Trainer:
     def identity(self) -> dict:
         """What every checkpoint says of itself; file names are never asked."""
         prepared = self.fold.prepared
+        packages = {"foldscan": __version__, **{name: version(name) for name in PACKAGES}}
         return {"study": without_secrets(self.study.to_dict()), "fold": self.fold.index, "fingerprint": prepared.fingerprint,
                 "channels": prepared.channels, "metric": self.selection.metric,
-                "test_patients": prepared.test_hash(self.fold.index), "packages": {name: version(name) for name in PACKAGES}}
+                "test_patients": prepared.test_hash(self.fold.index), "packages": packages, "amp": self.amp}
 
     def save_kept(self, name: str, epoch: int, score: float) -> None:
         """The network that is kept, as script 3 takes it."""

@@ -8,7 +8,7 @@ from typing import Iterator
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from lib.reporting.page import TRAINING, CaseRow, Chart, Column, Page, Step
+from lib.reporting.report.page import TRAINING, CaseRow, Chart, Column, Page, Step
 
 FOLDS = 3
 FAILURES = ("lesion missed", "found where there is none")
@@ -90,7 +90,14 @@ def row(metric: str, name: str, estimate: float, spread: float, draws, patients:
             **{f"fold{number}": value for number, value in enumerate(folds)}}
 
 
+def fact(metric: str, name: str, value: float, fold: float) -> dict:
+    """A row of summary.csv that is no estimate: it has folds, but nobody whose it is, and no interval."""
+    return {"class": name, "metric": metric, "folds": FOLDS, "mean": fold, "sd": 0.0, "patients": None, "estimate": value,
+            "ci_low": None, "ci_high": None, **{f"fold{number}": fold for number in range(FOLDS)}}
+
+
 COLUMNS = [Column("kind", "Scanner"),
+           Column("volume_ml_true/lesion", "Volume, truth", "lesion", "volume_ml_true", None, "mL"),
            *(Column(f"{metric}/{name}", label, name, metric, larger, unit)
              for metric, label, larger, unit in (("dice", "Dice", True, ""), ("hd95_mm", "HD95", False, "mm"),
                                                  ("volume_ml", "Volume", None, "mL"), ("recall", "Recall", True, ""))
@@ -107,6 +114,8 @@ def cases(count: int) -> list[CaseRow]:
                   "volume_ml/all": float(draws.gamma(2, 12)), "recall/all": dice}
         values |= {f"{metric}/{name}": float(draws.uniform(0, 1)) for metric in ("dice", "recall") for name in ("lesion", "core")}
         values |= {f"hd95_mm/{name}": float(draws.uniform(1, 30)) for name in ("lesion", "core")}
+        values |= {f"volume_ml/{name}": float(draws.uniform(1, 30)) for name in ("lesion", "core")}
+        values["volume_ml_true/lesion"] = float(i % 4)
         failures = [FAILURES[0]] if i % 10 == 0 else [FAILURES[1]] if i % 25 == 6 else []
         name = f"case_{i:04d}"
         rows.append(CaseRow(f"fold{i % FOLDS}/{name}", name, f"Patient_{i // 2:03d}", i % FOLDS, values, failures, i))
@@ -124,7 +133,9 @@ def facts(count: int = 60, charts: bool | list[Chart] = True, **changes) -> Page
     summary = [*headline, *(row(metric, name, estimate, spread, draws, count // 2) for metric, estimate, spread in
                             (("iou", .77, .02), ("recall", .88, .02), ("volume_ml_abs_error", 3.2, .3), ("kappa", .71, .05))
                             for name in ("all", "lesion", "core"))]
-    summary.append({**dict.fromkeys(headline[0]), "class": "core", "metric": "presence_threshold_ml", "estimate": 1.25})
+    known = [fact("presence_threshold_ml", "core", 1.25, 1.25), *(fact("empty_truth_cases", name, 3 * n, n) for n, name in
+                                                                  enumerate(("lesion", "core")))]
+    headline, summary = [*headline, *known], [*summary, *known]
     drawn = [Chart(TRAINING, "loss", "Loss by epoch", svg("curves"), "One line per fold; the dot is the epoch that was kept."),
              Chart(TRAINING, "scores", "Validation Dice by epoch", svg("curves", seed=1),
                    "Mean of the validation patients, 3 folds."),

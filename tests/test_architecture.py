@@ -21,7 +21,7 @@ LAYERS = (
     ("workspace", "imaging", "tracking", "trackers", "devices"),
     ("readers", "tasks", "networks", "data", "evaluation", "reporting", "optimisation", "checkpoints", "prediction",
      "onnx_model", "selection", "evidence"),
-    ("validation", "training", "ensemble", "report", "results", "tracked"),
+    ("validation", "training", "ensemble", "results", "run_tracking"),
     ("preparation", "runs", "crossvalidation", "conversion", "inference", "newdata", "comparison"),
     ("commands",),
 )

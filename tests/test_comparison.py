@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from lib.comparison import compare_runs, find_folder, label_of, scores_of
 from lib.evaluation.classification import roc_auc
-from lib.evaluation.comparison import (COLUMNS, FEW, NO_DIFFERENCE, ONE_PATIENT, Ranking, bootstrap_p, compare_cases,
+from lib.evaluation.paired import (COLUMNS, FEW, NO_DIFFERENCE, ONE_PATIENT, Ranking, bootstrap_p, compare_cases,
                                        compare_sets, delong, delong_difference, holm, paired_intervals, patient_means,
                                        signed_rank)
 from lib.evaluation.statistics import bootstrap_interval, patient_weights
@@ -30,7 +30,7 @@ from lib.study import InputError, load_study, without_secrets
 from lib.tasks import make_task
 from lib.tasks.classification import Prediction as Loop
 from lib.tasks.segmentation import Prediction as Masks
-from lib.workspace import Workspace, write_json, write_table
+from lib.workspace import Workspace, file_hash, write_json, write_table
 
 NAN, UNDEFINED = float("nan"), "none: undefined"
 
@@ -370,7 +370,14 @@ def write_results(folder: Path, study, run: str, cases: list[tuple], **manifest)
     write_evidence(folder / "evidence.npz", evidence)
     write_json(folder / "manifest.json", {
         "study": without_secrets(study.to_dict()), "run": run, "fingerprint": "data-1", "subset": "test", "loaded": "",
-        "tolerance_mm": study.report.tolerance_mm, "finished": {"0": True, "1": True}, **manifest})
+        "trained": without_secrets(study.to_dict()), "tolerance_mm": study.report.tolerance_mm,
+        "finished": {"0": True, "1": True}, **manifest})
+    seal(folder)
+
+
+def seal(folder: Path) -> None:
+    """Let the manifest know the files as they are now."""
+    change(folder / "manifest.json", files={name: file_hash(folder / name) for name in ("results.csv", "evidence.npz")})
 
 
 def loops(gain: float, seed: int, count: int = PATIENTS, per_patient: int = 1) -> list[tuple]:
@@ -504,6 +511,7 @@ def test_several_cases_of_a_patient_leave_delong_out(tmp_path):
 
 def test_identical_runs_differ_in_nothing(two):
     shutil.copytree(two / "results" / "weak", two / "results" / "again")
+    change(two / "results" / "again" / "manifest.json", run="again")
     told = compare(two, "weak", "again")
     rows = table_of(two / "results" / "weak" / "compare-again" / "comparison.csv")
     assert {row["test"] for row in rows.values()} == {NO_DIFFERENCE} and {row["p"] for row in rows.values()} == {""}
@@ -574,6 +582,24 @@ def test_masks_are_compared_by_what_is_better_or_worse(masks):
     assert rows["all", "dice"]["p_holm"] == rows["all", "dice"]["p"]
     presence = rows["flair_visible", "presence_roc_auc"]
     assert (presence["level"], presence["test"], presence["p"], presence["estimate_b"]) == ("set", NO_DIFFERENCE, "", "1")
+
+
+def test_means_over_other_classes_are_not_compared(masks):
+    """Case 4 was missed in A: its HD95 there is of no class. In case 5 of A the stroke alone is missed, as if by a model that
+    skips what is hard: without it the mean over classes would look better."""
+    study = load_study(MASKS)
+    cases = strokes(2)
+    fold, prediction, truth, case = cases[5]
+    partly = prediction.masks.copy()
+    partly[1:] = False
+    cases[5] = (fold, Masks(partly.astype(np.float32), partly, (0.5,) * 3), truth, case)
+    write_results(masks / "results" / "weak", study, "weak", cases)
+    told = compare(masks, study=MASKS)
+    folder = masks / "results" / "weak" / "compare-strong"
+    whole, brain = (table_of(folder / "comparison.csv")[name, "hd95_mm"] for name in ("all", "brain"))
+    assert (whole["cases"], brain["cases"]) == ("11", "12")
+    assert "hd95_mm of all: left out are 1 cases in which it is a mean over other classes in A than in B" in told.text
+    assert "dice of all: left out" not in told.text  # a missed class has Dice 0
 
 
 def test_dice_by_hand(masks):
@@ -647,15 +673,30 @@ def test_what_is_refused_of_broken_and_older_results(two):
     refused("not readable")
     change(strong / "manifest.json", study=manifest["study"] | {"novelty": 1})
     refused("another version.*novelty")
+    change(strong / "manifest.json", run="weak")  # folders that were exchanged
+    refused("holds the results of run 'weak', not 'strong'")
+    (strong / "results.csv").write_text(rows.replace("accuracy,0", "accuracy,1"))
+    refused("results.csv was changed after script 4 wrote it")
     (strong / "results.csv").write_text("\n".join(line for line in rows.splitlines() if "loop 07" not in line))
+    seal(strong)
     refused("not of the same cases")
     (strong / "results.csv").write_text(rows.replace("accuracy,1", "accuracy,one"))
+    seal(strong)
     refused("not as script 4 wrote it")
     evidence = (strong / "evidence.npz").read_bytes()
+    (strong / "evidence.npz").write_bytes((two / "results" / "weak" / "evidence.npz").read_bytes())
+    refused("evidence.npz was changed after script 4 wrote it")
     (strong / "evidence.npz").write_bytes(evidence[:200])
+    seal(strong)
     refused("not readable")
     (strong / "evidence.npz").unlink()
     refused("older version.*evidence.npz")
+
+
+def test_a_killed_test_is_no_run(two):
+    shutil.copytree(two / "results" / "strong", two / "results" / "strong.partial")
+    with pytest.raises(InputError, match=r"tested runs here: strong, weak\."):
+        compare(two, other="strong.partial")
 
 
 def test_what_is_refused_of_cases(two, masks):

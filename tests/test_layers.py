@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib.data.store import CaseRecord
 from lib.imaging.geometry import Fit, Geometry
-from lib.reporting.layers import LONGER_PX, PictureBook, draw_layers, layer, picture_legend, resized
+from lib.reporting.report.layers import LONGER_PX, PictureBook, draw_layers, layer, picture_legend, resized
 from lib.study import Data
 from lib.tasks.classification import Classification
 from lib.tasks.classification import Prediction as ClassPrediction

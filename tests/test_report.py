@@ -1,97 +1,27 @@
-"""The facts of report.html, on hand-made folders: every number is that of the files, and nothing is claimed beyond them."""
+"""The facts of report.html, on hand-made folders: every number is that of the files."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 
 import numpy as np
 import pytest
 
-from lib.data.store import Prepared, geometry_text
-from lib.imaging.geometry import Geometry
-from lib.report import SUBSET_LABELS, charts_of, write_report
-from lib.report.card import caveats, learnt_nothing, missing_parts, model_card, warnings_of
-from lib.report.cases import case_rows, directions, failures_of, larger_is_better, picture_key, worst_cases
-from lib.report.facts import (Source, counted, fold_rows, folds_text, largest_differences, patient_flow, provenance_rows, ranged,
-                              thresholds_text, without_places)
-from lib.report.methods import augmentation_text, methods_text
-from lib.reporting.layers import PictureBook
-from lib.reporting.run_curves import draw_run_curves, score_label
+from lib.reporting.glossary import counted, score_label
+from lib.reporting.report import charts_of, write_report
+from lib.reporting.report.cases import case_rows, directions, failures_of, larger_is_better, picture_key, worst_cases
+from lib.reporting.report.facts import fold_rows, folds_text, patient_flow, ranged, without_places
+from lib.reporting.report.layers import PictureBook
+from lib.reporting.report.provenance import largest_differences, provenance_rows
+from lib.reporting.report.run_curves import draw_run_curves
 from lib.reporting.style import Drawing, collecting
 from lib.selection import NO_VALIDATION
-from lib.study import STUDIES, Augmentation, load_study, without_paths
+from lib.study import load_study
 from lib.tasks import make_task
-from lib.workspace import FORMAT, Workspace, write_json, write_table
-
-STUDY = "nuchal_translucency"
-PATIENTS = {"p1": ["a1", "a2"], "p2": ["b"], "p3": ["c"], "p4": ["d"], "p5": ["e"], "p6": ["f"]}
-# patient p1 has two cases: fold 0 trains 3 patients (c, d, and e), validates f, tests p1 and p2
-SPLITS = {0: {"p1": "test", "p2": "test", "p3": "train", "p4": "train", "p5": "train", "p6": "validation"},
-          1: {"p1": "train", "p2": "validation", "p3": "test", "p4": "test", "p5": "train", "p6": "train"},
-          2: {"p1": "train", "p2": "train", "p3": "validation", "p4": "train", "p5": "test", "p6": "test"}}
-HASH = "0123456789abcdef" * 2
-
-
-def make_space(folder, splits=SPLITS, study=None, subsets=None, contents=None, rejected=()) -> Workspace:
-    """A prepared workspace of flat 8 x 8 images with hand-written tables. contents: case -> hash of its images."""
-    study, space = study or load_study(STUDY, ["data.size=[8,8]"]), Workspace(folder)
-    prepared = space.prepared
-    prepared.mkdir(parents=True)
-    cases = [(case, patient) for patient, cases in PATIENTS.items() for case in cases]
-    geometry = geometry_text(Geometry((1, 8, 8), None, True))
-    write_table(prepared / "cases.csv", ["case", "patient", "samples", "files", "geometry", "content"],
-                [{"case": case, "patient": patient, "samples": 1, "files": "{}", "geometry": geometry,
-                  "content": (contents or {}).get(case, case)} for case, patient in cases])
-    write_table(prepared / "samples.csv", ["sample", "case", "patient", "frame", "series_start", "series_stop"],
-                [{"sample": i, "case": case, "patient": patient, "frame": i, "series_start": i, "series_stop": i + 1}
-                 for i, (case, patient) in enumerate(cases)])
-    write_table(prepared / "splits.csv", ["fold", "patient", "subset"],
-                [{"fold": fold, "patient": patient, "subset": subset} for fold, where in splits.items()
-                 for patient, subset in where.items()])
-    if rejected:
-        write_table(prepared / "rejected.csv", ["case", "file", "reason"], rejected)
-    np.save(prepared / "frames.npy", np.zeros((7, 1, 8, 8), np.uint8))
-    np.save(prepared / "targets.npy", np.zeros((7, 1, 8, 8), np.uint8))
-    write_json(prepared / "manifest.json", {
-        "format": FORMAT, "study": study.to_dict(), "fingerprint": "f" * 32, "channels": ["grey"], "frames_shape": [7, 1, 8, 8],
-        "targets_shape": [7, 1, 8, 8], "packages": {"numpy": "1.2.3"}, "rejected": [row["case"] + ": bad" for row in rejected],
-        "key": {"cases": {case: {"subset": (subsets or {}).get(patient, "")} for case, patient in cases}}})
-    return space
-
-
-def model(study, fold) -> dict:
-    return {"study": json.loads(json.dumps(without_paths(study))), "fold": fold, "epoch": 4 + fold, "metric": "iou/all",
-            "score": 0.5 + 0.1 * fold, "finished": True, "checkpoint": HASH, "chosen": False,
-            "calibration": {"threshold": {"nuchal_translucency": 0.4}, "presence": {}, "cases": 1}}
-
-
-def source_of(folder, folds=(0, 1, 2), study=None, models=None, loaded="", **keys) -> Source:
-    study = study or load_study(STUDY, ["data.size=[8,8]"])
-    space = make_space(folder, study=study, **keys)
-    prepared = Prepared(space.prepared, json.loads((space.prepared / "manifest.json").read_text()))
-    made = {fold: model(study, fold) | (models or {}).get(fold, {}) for fold in folds}
-    return Source(prepared, space, "unet", made, space.onnx("unet"), loaded)
-
-
-def write_history(source, fold, rows) -> None:
-    write_table(source.space.fold("unet", fold) / "metrics.csv", list(rows[0]), rows)
-
-
-def history(fold, epochs=8) -> list[dict]:
-    """Rows whose best epoch is that of `model`, with its score; the IoU of the first epoch is undefined."""
-    return [{"epoch": epoch, "train_loss": 1 / (epoch + 1), "validation_loss": 1.5 / (epoch + 1),
-             "iou/all": math.nan if epoch == 0 else 0.5 + 0.1 * fold - 0.01 * abs(epoch - 4 - fold)} for epoch in range(epochs)]
-
-
-def evidence_of(*pairs) -> list[dict]:
-    return [{"patient": patient, "case": case, "fold": fold} for fold, patient, case in pairs]
-
-
-ALL_TESTED = evidence_of((0, "p1", "a1"), (0, "p1", "a2"), (0, "p2", "b"), (1, "p3", "c"), (1, "p4", "d"), (2, "p5", "e"),
-                         (2, "p6", "f"))
+from lib.workspace import write_table
+from report_sources import ALL_TESTED, HASH, STUDY, evidence_of, history, load_study_of, source_of, write_history
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------
@@ -103,8 +33,7 @@ def test_words_for_numbers():
     assert folds_text([2]) == "fold 2" and folds_text([0, 1, 4]) == "folds 0, 1 and 4"
     assert without_places("bad /home/me/data x.png: /a/b/c.png, C:\\x\\y.dcm and sub/d.png") == (
         "bad data x.png: c.png, y.dcm and sub/d.png")
-    assert thresholds_text({"threshold": {"a": 0.4, "b": 0.55}, "presence": {}, "cases": 3}) == "threshold a 0.4, b 0.55"
-    assert thresholds_text({"confidence": 0.123456, "cases": 3}) == "confidence 0.123" and thresholds_text({}) == ""
+    assert folds_text([1, 3], "epoch") == "epochs 1 and 3"
 
 
 def test_folds_count_patients_and_cases_and_say_how_training_went(tmp_path):
@@ -125,7 +54,7 @@ def test_folds_count_patients_and_cases_and_say_how_training_went(tmp_path):
 def test_a_fold_without_validation_has_no_score(tmp_path):
     source = source_of(tmp_path, models={1: {"metric": NO_VALIDATION, "score": None}})
     row = fold_rows(source)[1]
-    assert row["validation_metric"] == NO_VALIDATION and row["validation_score"] is None
+    assert row["validation_metric"] is None and row["validation_score"] is None  # "last epoch" is no metric
 
 
 def test_learning_curves_are_those_of_the_models(tmp_path):
@@ -183,7 +112,7 @@ def test_the_flow_of_new_cases(tmp_path):
     new, predicted, scored = patient_flow(source, "", tmp_path / "out", sheet, evidence_of(("", "n1", "n1")))
     assert (new.patients, new.cases, new.detail) == (None, 4, ["left out: 1 case", "y: y.png: bad"])
     assert (predicted.patients, predicted.cases) == (2, 3)
-    assert predicted.detail == ["1 case of the prepared data, each by the model that never saw its patient"]
+    assert predicted.detail == ["1 case of the prepared data, by the one model that had not seen the patient"]
     assert (scored.patients, scored.cases) == (1, 1)
     assert patient_flow(source, "", tmp_path, sheet, [])[-1].cases == 0
 
@@ -194,11 +123,14 @@ def test_provenance_names_models_and_versions_and_no_places(tmp_path):
                 [{"fold": 0, "largest_value": 10, "largest_difference": 2e-5}, {"fold": 0, "largest_value": 2,
                  "largest_difference": 1e-5}, {"fold": 7, "largest_value": 1, "largest_difference": 1}])
     assert largest_differences(source) == {0: 5e-6}
-    rows = dict(provenance_rows(source, {"study": STUDY, "computed_on": "CPU"}))
+    task = make_task(load_study_of(source))
+    rows = dict(provenance_rows(source, task, {"study": STUDY, "computed_on": "CPU"}))
     assert rows["Data fingerprint"] == "f" * 32 and rows["Run"] == "unet" and rows["Packages, preparation"] == "numpy 1.2.3"
-    assert rows["Model of fold 0"] == (f"checkpoint {HASH}, epoch 5, finished, iou/all 0.5000, ONNX differs by at most 5.0e-06 "
-                                       "of the largest value, from validation: threshold nuchal_translucency 0.4")
-    assert rows["Model of fold 1"] == f"checkpoint {HASH}, epoch 6, UNFINISHED training, {NO_VALIDATION}"
+    assert rows["Model of fold 0"] == (f"checkpoint {HASH}, epoch 5, finished, iou/all 0.500, ONNX differs by at most 5.0e-06 "
+                                       "of the largest value, probability threshold of nuchal_translucency: 0.4")
+    assert rows["Model of fold 1"] == (f"checkpoint {HASH}, epoch 6, UNFINISHED training, no validation, probability threshold "
+                                       "of nuchal_translucency: 0.5 (default)")
+    assert "Tolerance" not in rows
     assert f"numpy {np.__version__}" in rows["Packages, here"] and str(tmp_path) not in str(rows)
     assert largest_differences(dataclasses.replace(source, loaded="x")) == {}
 
@@ -249,8 +181,8 @@ def test_without_truth_no_column_is_worst():
     ({("nose", "present"): 0.0, ("nose", "present_true"): 1.0, ("nose", "iou"): 0.0}, ["missed: nose"]),
     ({("nose", "present"): 1.0, ("nose", "present_true"): 0.0}, ["falsely found: nose"]),
     ({("nose", "present"): 0.0, ("nose", "present_true"): 0.0}, []),
-    ({("all", "nt_mm"): math.nan, ("all", "nt_mm_true"): 2.0}, ["not measured: Nt"]),
-    ({("x", "nt_mm"): 2.0, ("x", "nt_mm_true"): math.nan}, ["falsely measured: Nt of x"]),
+    ({("all", "nt_mm"): math.nan, ("all", "nt_mm_true"): 2.0}, ["not measured: nt"]),
+    ({("x", "nt_mm"): 2.0, ("x", "nt_mm_true"): math.nan}, ["falsely measured: nt of x"]),
     ({("x", "nt_mm"): math.nan, ("x", "nt_mm_true"): math.nan}, []),
     ({("all", "dice"): math.nan}, ["undefined: Dice"]),
     ({("bone", "area_px"): 0.0, ("bone", "area_px_true"): 9.0, ("bone", "present"): 0.0, ("bone", "present_true"): 1.0},
@@ -287,153 +219,6 @@ def test_which_end_of_a_metric_is_better(metric, larger):
     assert directions([metric], MASKS) == ({} if larger is None else {metric: larger})
 
 
-# --- sentences -------------------------------------------------------------------------------------------------------
-
-
-def test_methods_say_how_patients_were_dealt(tmp_path):
-    text = methods_text(source_of(tmp_path, rejected=[{"case": "z", "file": "", "reason": "bad"}]), "test", "CPU", True)
-    assert "comprised 7 cases of 6 patients; 1 further case could not be used" in text
-    assert "dealt into 3 folds (seed 0), stratified by the size of nuchal_translucency" in text
-    assert ("For each fold a model was trained on 3 patients, with 1 patient (a stratified share of 0.2 of those whom it did not "
-            "test) for choosing between epochs and 2 patients for testing.") in text
-    assert "scaled to fit 8 x 8 pixels" in text and "Grey levels were left as they are. A sample was one frame." in text
-    assert "unet (width 32 and bilinear False)" in text and "AdamW (learning rate 0.001, weight decay 0.0001)" in text
-    assert "one-cycle schedule, in batches of 8, for at most 100 epochs, stopping after 25" in text
-    assert "moving average of the weights (decay 0.99)" in text and "best validation IoU was kept (epoch 5 to 7)" in text
-    assert "rotation by -20 to 20 degrees, zoom by 0.8 to 1.25" in text and "left-right mirroring" in text
-    assert "top-bottom" not in text and "contrast" not in text and "mixed precision" in text
-    assert "of 0.1, 0.2, ..., 0.9 the nearest to 0.5" in text and "2,000 resamples" in text
-    assert "had not seen the patient" in text and "mean and standard deviation" in text
-
-
-def test_methods_of_some_folds_speak_of_these_alone(tmp_path):
-    text = methods_text(source_of(tmp_path, folds=(1,)), "test", "CPU", True)
-    assert "For fold 1 a model was trained on 3 patients" in text and "test cases of folds 0 and 2 were not tested" in text
-    assert "standard deviation" not in text
-
-
-def test_methods_of_the_raw_datas_own_subsets(tmp_path):
-    splits = {0: {"p1": "train", "p2": "train", "p3": "train", "p4": "validation", "p5": "test", "p6": "external"}}
-    given = {patient: subset for patient, subset in splits[0].items() if subset != "validation"} | {"p4": "train"}
-    drawn = methods_text(source_of(tmp_path / "1", folds=(0,), splits=splits, subsets=given), "test", "CPU", True)
-    assert "3 patients (4 cases) for training, 1 patient (1 case) for validation and 1 patient (1 case) for testing" in drawn
-    assert "validation patients were drawn from the training subset (a share of 0.2, seed 0, stratified by" in drawn
-    assert "Extra test folders held 1 case of 1 patient, who never trained" in drawn and "dealt" not in drawn
-    own = methods_text(source_of(tmp_path / "2", folds=(0,), splits=splits, subsets=splits[0]), "test", "CPU", True)
-    assert "drawn from" not in own and "a model whose training and validation had not seen them" in own
-
-
-def test_without_validation_no_choice_is_claimed(tmp_path):
-    models = {fold: {"metric": NO_VALIDATION, "score": None, "calibration": {}} for fold in range(3)}
-    text = methods_text(source_of(tmp_path, models=models), "test", "CPU", True)
-    assert "Without validation patients, folds 0, 1 and 2 kept the last epoch." in text and "best validation" not in text
-    assert "Nothing was chosen so for folds 0, 1 and 2, where defaults hold." in text and "nearest to 0.5" not in text
-
-
-@pytest.mark.parametrize("subset, loaded, words", [
-    ("validation", "", "they are too good, and no test result"), ("external", "", "models of all 3 folds together"),
-    ("", "", "only by the model that had not seen its patient"), ("", "other-fold1", "predicted by one model")])
-def test_nothing_is_called_held_out_that_is_not(tmp_path, subset, loaded, words):
-    source = source_of(tmp_path, folds=(1,) if loaded else (0, 1, 2), loaded=loaded)
-    judged, task = load_study(STUDY), make_task(load_study(STUDY))
-    text = methods_text(source, subset, "CPU", True)
-    card = model_card(source, subset, judged, task, [], [], ALL_TESTED)
-    assert words in text
-    for told in (text, str(card), SUBSET_LABELS[subset]):
-        assert "held-out" not in told and "had not seen the patient." not in told and "for testing; every" not in told
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
-@pytest.mark.parametrize("subset", ["test", ""])
-def test_every_shipped_study_has_its_methods(tmp_path, name, subset):
-    study = load_study(name)
-    source = source_of(tmp_path, study=study, models={fold: {"metric": "loss"} for fold in range(3)})
-    text = methods_text(source, subset, "CUDA", True)
-    assert not re.search(r"[{}]|None|\bnan\b|\(\)|  | ,|\.\.|''", text.replace("0.2, ...", "0.2")), text
-    assert study.network["name"] in text and f"{study.training.learning_rate:g}" in text and "on CUDA" in text
-    assert f"{study.data.size[0]} x {study.data.size[1]} pixels" in text and f"batches of {study.training.batch_size}" in text
-    task = make_task(study)
-    assert all(task.shown(one) in text for one in study.data.classes)
-    card = dict(model_card(source, subset, study, task, [], [], ALL_TESTED))
-    assert study.title in card["Intended use"] and all(card.values())
-
-
-def test_augmentation_tells_what_changes_and_nothing_else():
-    plain = Augmentation(flip_columns=False, rotation_range=(0, 0), zoom_range=(1, 1), translation_range=(0, 0),
-                         brightness_range=(1, 1), brightness_shift=(0, 0), noise_level=(0, 0))
-    assert augmentation_text(plain, "uint8") == "Training batches were not augmented."
-    clips = dataclasses.replace(plain, flip_rows=True, noise_level=(0, 0.02), temporal_mask_prob=0.05, transform_prob=0.3)
-    assert augmentation_text(clips, "uint8") == (
-        "Training batches were augmented by top-bottom mirroring and Gaussian noise of 0 to 0.02 of white, each with a "
-        "probability of 0.3. A frame was replaced by the mean of its neighbours with a probability of 0.05.")
-    assert "0.02 standard deviations" in augmentation_text(clips, "float16")
-    assert "not augmented" in augmentation_text(dataclasses.replace(Augmentation(), transform_prob=0.0), "uint8")
-
-
-def test_warnings_say_what_speaks_against_the_numbers(tmp_path):
-    other = load_study(STUDY, ["data.size=[8,8]", "training.learning_rate=0.5"])
-    models = {0: {"finished": False}, 1: {"score": 0.0, "study": without_paths(other)},
-              2: {"metric": NO_VALIDATION, "score": None, "chosen": True}}
-    source = source_of(tmp_path, models=models)
-    told = " ".join(warnings_of(source, "test", ALL_TESTED, make_task(other)))
-    assert "Training of fold 0 is UNFINISHED" in told and "model of fold 1 was never better than 0" in told
-    assert "no validation patients for fold 2" in told and "checkpoint of fold 2 was named by hand" in told
-    assert "different settings (training.learning_rate)" in told and "6 patients only" in told and "folds have" not in told
-    fine = source_of(tmp_path / "fine")
-    many = [{"patient": str(i), "fold": 0} for i in range(30)]
-    assert warnings_of(fine, "test", many, make_task(other)) == []
-    few = source_of(tmp_path / "few", folds=(1,))
-    assert "Only 1 of 3 folds has a model; folds 0 and 2 have none, and their test cases are missing here." in warnings_of(
-        few, "test", many, make_task(other))
-    assert "they did not vote" in warnings_of(few, "external", many, make_task(other))[0]
-    assert "too good" in warnings_of(fine, "validation", many, make_task(other))[0]
-
-
-def test_a_small_distance_is_not_nothing_learnt():
-    task = make_task(load_study("fetal_biometry_landmarks"))
-    assert not learnt_nothing({"metric": "radial_error_px/all", "score": 0.0}, task)
-    assert learnt_nothing({"metric": "sdr@2%/all", "score": 0.0}, task)
-    assert not learnt_nothing({"metric": NO_VALIDATION, "score": None}, task)
-
-
-def test_what_is_not_shown_is_said(tmp_path):
-    source = source_of(tmp_path)
-    scored, learnt, seen = missing_parts(source, [], 0)
-    assert "nothing is scored" in scored and "runs/unet of this workspace holds no metrics.csv" in learnt and "pictures" in seen
-    write_history(source, 0, history(0))
-    write_history(source, 1, history(0))
-    again = dataclasses.replace(source)
-    assert missing_parts(again, ALL_TESTED, 3) == [
-        "Learning curves of fold 1 are not shown: runs/unet was trained anew since the models were converted."]
-    assert "loaded" in missing_parts(dataclasses.replace(source, loaded="x"), ALL_TESTED, 3)[0]
-
-
-def test_the_card_says_what_the_study_says_or_what_to_write(tmp_path):
-    source, study = source_of(tmp_path, contents={"c": "same", "d": "same"}), load_study(STUDY)
-    headline = [{"class": "all", "metric": "dice", "estimate": 0.5, "ci_low": 0.25, "ci_high": 0.75},
-                {"class": "nuchal_translucency", "metric": "dice", "estimate": 0.1, "ci_low": None, "ci_high": None}]
-    card = dict(model_card(source, "test", study, make_task(study), headline, ["Beware."], ALL_TESTED))
-    assert "report.intended_use" in card["Intended use"]
-    assert card["Training data"].startswith("Each of the 3 models was trained on 3 patients (3 to 4 cases), its epoch chosen on "
-                                            "1 patient")
-    assert card["Evaluation data"] == "7 cases of 6 patients: held-out test patients of the same data set."
-    assert card["Metrics"] == "Dice 0.500 (95 % interval 0.250 to 0.750)."
-    assert card["Caveats"].endswith("1 case of the data holds the very images of another one. Beware.")
-    said = dataclasses.replace(study, report=dataclasses.replace(study.report, intended_use="Screening, by sonographers.",
-                                                                 limitations="Twins were left out."))
-    card = dict(model_card(source, "test", said, make_task(study), headline, [], ALL_TESTED))
-    assert card["Intended use"].endswith("Screening, by sonographers.") and card["Caveats"].startswith("Twins were left out.")
-    assert "intended_use" not in card["Intended use"]
-    assert model_card(source, "", said, make_task(study), [], [], [])[3][1] == "None: the predicted cases have no truth."
-
-
-def test_weights_of_other_data_are_a_caveat(tmp_path):
-    study = load_study(STUDY, ["data.size=[8,8]", "network.weights=/home/me/other/best.pt"])
-    source = source_of(tmp_path, study=study)
-    told = " ".join(caveats(source, study, "test")) + methods_text(source, "test", "CPU", True)
-    assert "from pretrained weights (best.pt)" in told and "if patients of this evaluation were among them" in told
-
-
 # --- curves ----------------------------------------------------------------------------------------------------------
 
 
@@ -452,7 +237,7 @@ def source_rows(fold):
 
 
 def test_rings_lie_on_the_kept_epochs(tmp_path, monkeypatch):
-    from lib.reporting import run_curves
+    from lib.reporting.report import run_curves
     figures = []
     monkeypatch.setattr(run_curves, "save", lambda figure, path: figures.append(figure) or path)
     run_curves.draw_run_curves(tmp_path / "x.png", {0: source_rows(0), 1: source_rows(1)}, "iou/all", {0: 4, 1: 5})
@@ -460,6 +245,7 @@ def test_rings_lie_on_the_kept_epochs(tmp_path, monkeypatch):
     assert [line.get_xydata().tolist() for line in score.lines[2:]] == [[[5, 0.5]], [[6, 0.6]]]
     assert len(score.lines[0].get_xydata()) == 7  # the first epoch's is undefined
     assert score.get_xlabel() == "epoch" and score.get_ylabel() == "validation IoU"
+    pyplot().close("all")
 
 
 def test_nothing_recorded_is_no_figure(tmp_path):
@@ -478,6 +264,7 @@ def test_charts_stand_in_sections():
     assert [chart.name for chart in charts] == ["learning_curves", "dice", "roc", "nt_thickness_px", "map_.5_.95"]
     assert charts[0].section == "Training" and charts[1].section == "Scores by class and fold"
     assert charts[1].title == "title of dice" and "Bland" in charts[3].caption
+    assert charts[3].title == "title of nt_thickness_px (px)"  # in mm it has the same title
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -1,17 +1,19 @@
-"""The text of the page of lib/reporting/page.py: whole, safe, the same again, and readable in both of its looks."""
+"""The page of lib/reporting/report/rendering.py as text: whole, safe, the same again, and readable in both of its looks."""
 from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from html.parser import HTMLParser
 
 import pytest
 from report_pages import Book, facts, svg
 
-from lib.reporting.glossary import label_of, meaning_of, number, unit_of
-from lib.reporting.inline_svg import inline_svg
-from lib.reporting.page import FOLDER, Chart, forest, render, span
+from lib.evaluation.statistics import RESAMPLES
+from lib.reporting.report.inline_svg import inline_svg
+from lib.reporting.report.page import Chart, Column
+from lib.reporting.report.rendering import FOLDER, first_look, forest, render, span, truth_columns
 
 
 class Elements(HTMLParser):
@@ -88,17 +90,70 @@ def test_a_picture_that_is_not_in_the_book(tmp_path):
         render(facts(3, charts=False), Book(2), tmp_path / "report.html")
 
 
-def test_numbers_and_names_as_a_reader_wants_them():
-    assert [number(value) for value in (0.86149, 1, -0.5)] == ["0.861", "1.000", "\u22120.500"]
-    assert number(None) == number(float("nan")) == "\u2013"
-    assert number(6.4049, "hd95_mm") == "6.40" and number(149.19, "hd95_mm") == "149.2" and number(2453.4, "volume_ml") == "2453"
-    assert number(-432000.4, "area_px") == "\u2212432\u202f000"
-    assert number(3.0, "volume_ml_missed") == "3" and number(1.5, "cases") == "1.5"
-    assert label_of("hd95_mm") == "HD95" and label_of("volume_ml_abs_error") == "Volume, absolute error"
-    assert label_of("map@[.5:.95]") == "mAP@[.5:.95]" and label_of("sdr@2.5mm") == "Within 2.5 mm"
-    assert label_of("presence_roc_auc") == "Presence, ROC AUC" and label_of("head_circumference_mm") == "Head circumference"
-    assert unit_of("volume_ml_loa_low") == "mL" and unit_of("area_mm2") == "mm\u00b2" and unit_of("volume_ml_missed") == ""
-    assert "Overlap" in meaning_of("dice") and meaning_of("no_such_metric") == ""
+def section(text: str, name: str) -> str:
+    """The words of a section, without its tags."""
+    found = re.search(rf'<section id="{name}".*?</section>', text, re.DOTALL)[0]
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", found)).split())
+
+
+def test_counts_and_thresholds_are_no_estimates(tmp_path):
+    """They have no dot, no interval, no mean and SD; the table of all numbers has their folds."""
+    text = written(tmp_path, facts(6, charts=False))
+    headline, counts = (re.search(rf'<table class="numbers {name}">(.*?)</table>', text, re.DOTALL)[1]
+                        for name in ("headline", "counts"))
+    assert "Cases without it" not in headline and headline.count('class="estimate"') == 10  # three metrics of three, and one
+    assert "forest" not in counts and "SD" not in counts
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in re.findall(r"<tr>.*?</tr>", counts, re.DOTALL)]
+    assert cells[1:] == [["core", "1.25", "1.25", "1.25", "1.25"], ["lesion", "0", "0", "0", "0"], ["core", "3", "1", "1", "1"]]
+    assert "Presence, threshold" in counts and "(mL)" in counts
+    (line,) = re.findall(r'<tr><th scope="row" title="presence_threshold_ml">.*?</tr>', text)
+    said = [html.unescape(cell) for cell in re.findall(r'<td class="right[^"]*">(.*?)</td>', line)]
+    # estimate, interval, mean, folds, patients, and each fold
+    assert said == ["1.25", "\u2013", "\u2013", "3", "\u2013", "1.25", "1.25", "1.25"]
+    assert re.findall(r'<p class="big">([^<]*)', text) == ["0.861", "0.914", "6.40", "0.943"]  # cards
+
+
+def test_an_estimate_of_one_patient_is_no_fact(tmp_path):
+    row = {**facts(6, charts=False).headline[0], "patients": 1, "ci_low": None, "ci_high": None}
+    text = written(tmp_path, facts(6, charts=False, headline=[row]))
+    assert 'class="numbers counts"' not in text and '<p class="big">0.861' in text
+
+
+def test_the_reading_aid_is_true_of_every_page(tmp_path):
+    """Also of validation, of loaded models and of data that names no patients."""
+    text = written(tmp_path, facts(6, charts=False))
+    words = section(text, "reading")
+    assert "has seen" not in words and "never seen" not in words
+    assert "Where the data does not name patients, each case counts as a patient of its own" in words
+    assert f"{RESAMPLES:,} random draws" in words and "does not mean certainty" in words and "too narrow" in words
+    assert "another training and other test patients" in words
+    assert "Equal data fingerprints mean equal data, prepared in the same way." in section(text, "provenance")
+    entries = re.findall(r'<div id="(term-[^"]+)"', text)
+    assert len(entries) == len(set(entries)) and {"term-Absolute-error", "term-Dice", "term-Cases-without-it"} <= set(entries)
+
+
+def test_the_score_that_chose_the_epoch_heads_its_column(tmp_path):
+    changed = [{**fold, "validation_metric": "hd95_mm/lesion", "validation_score": 12.345}
+               for fold in facts(2, charts=False).folds]
+    text = written(tmp_path, facts(2, charts=False, folds=changed))
+    assert ">Validation HD95 of lesion (mm)</th>" in text and '<td class="right strong">12.3</td>' in text
+    mixed = [{**changed[0], "validation_metric": "validation_loss"}, changed[1]]
+    assert "validation loss" in section(written(tmp_path, facts(2, charts=False, folds=mixed)), "training")
+
+
+def column(metric: str, name: str = "x", label: str = "") -> Column:
+    return Column(f"{metric}/{name}" if metric else name, label or metric, name if metric else "", metric)
+
+
+def test_what_is_read_first_of_a_case():
+    """The study's own measurement before sizes, mm before px; what was found only where nothing says whether it is right."""
+    measured = [column(metric) for metric in ("dice", "volume_ml", "volume_ml_true", "present", "present_true", "bpd_px",
+                                              "bpd_mm", "bpd_px_true", "bpd_mm_true", "probability")]
+    assert first_look(measured) == ["bpd_mm/x", "volume_ml/x"]
+    assert truth_columns(measured) == {"volume_ml/x": 2, "present/x": 4, "bpd_px/x": 7, "bpd_mm/x": 8}
+    new = [column("", "predicted"), *(one for one in measured if not one.metric.endswith("_true"))]
+    assert first_look(new) == ["predicted", "present/x", "bpd_mm/x", "volume_ml/x"] and truth_columns(new) == {}
+    assert truth_columns([column("", "truth"), column("", "predicted")]) == {"predicted": 0}
 
 
 def test_forest_of_a_row():
@@ -109,6 +164,10 @@ def test_forest_of_a_row():
     assert span([{"metric": "hd95_mm", "estimate": 6.4, "ci_low": 4.8, "ci_high": 7.6}], []) == (0, 8)
     kappa = {"metric": "kappa", "estimate": -.1, "ci_low": -.3, "ci_high": .1}
     assert span([kappa], []) == (pytest.approx(-.3), pytest.approx(.1))
+    low = {"metric": "volume_ml_error", "estimate": -12, "ci_low": -35, "ci_high": .75}
+    assert span([low], []) == (-40, 10)  # both ends by the larger
+    assert span([{**low, "ci_low": -.01, "ci_high": 12.5, "estimate": 8}], []) == (-5, 15)
+    assert span([{**low, "ci_low": 0, "ci_high": 0, "estimate": 0}], []) == (0, 1)
     assert span([{"metric": "volume_ml", "estimate": None, "ci_low": None, "ci_high": None}], []) == (0, 1)
 
 

@@ -1,4 +1,4 @@
-"""The page of lib/reporting/page.py in a real browser: sort, filters, pictures, keyboard, colours, paper."""
+"""The page of lib/reporting/report/rendering.py in a real browser: sort, filters, pictures, keyboard, colours, paper."""
 from __future__ import annotations
 
 import base64
@@ -12,7 +12,8 @@ import pytest
 from report_pages import FAILURES, Book, facts, svg
 
 from lib.reporting.glossary import number
-from lib.reporting.page import Chart, render
+from lib.reporting.report.page import Chart, Column
+from lib.reporting.report.rendering import render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -203,13 +204,14 @@ def test_median_of_what_is_shown(tab):
 
 
 def test_columns_of_a_class(tab):
-    assert tab.texts("#case-table .on-paper") == ["Case", "Patient", "Fold", "Scanner", "Failures", "Dice", "HD95 (mm)",
-                                                  "Volume (mL)", "Recall"]
+    volumes = ["Volume (mL)", "Volume, lesion / truth (mL)", "Volume, core (mL)"]
+    assert tab.texts("#case-table .on-paper") == ["Case", "Patient", "Fold", "Scanner", "Failures", "Dice", *volumes, "HD95 (mm)",
+                                                  "Recall"]
     tab.choose("#class", "core")
-    assert tab.texts("#case-table .on-paper")[5:] == ["Dice, core", "HD95, core (mm)", "Volume, core (mL)", "Recall, core"]
+    assert tab.texts("#case-table .on-paper")[5:] == ["Volume, core (mL)", "Dice, core", "HD95, core (mm)", "Recall, core"]
     assert tab.rows() == ordered("dice/core", False)  # the same metric goes on to sort
     tab.choose("#class", "")
-    assert len(tab.texts("#case-table .on-paper")) == 5 + 12
+    assert len(tab.texts("#case-table .on-paper")) == 5 + 12  # the truth's column stands in that of the prediction
 
 
 def test_rows_are_made_as_one_scrolls(tab):
@@ -221,6 +223,7 @@ def test_rows_are_made_as_one_scrolls(tab):
 
 def test_pictures_are_worst_first_by_a_metric_that_one_chooses(tab):
     assert tab.texts("#gallery b")[:40] == ordered("dice/all", False)[:40]
+    assert tab.texts("#order option")[:4] == ["Dice", "Dice, lesion", "Dice, core", "HD95 (mm)"]
     tab.choose("#order", "hd95_mm/lesion")
     assert tab.texts("#gallery b")[:40] == ordered("hd95_mm/lesion", True)[:40]
     assert "HD95, lesion" in tab.texts("#gallery li")[0]
@@ -314,7 +317,7 @@ def test_the_keyboard_reaches_everything_in_order(tab):
     tab.press(TAB)
     assert tab.js(FOCUS) == "Skip to the results"
     tab.press(ENTER, TAB)
-    assert tab.js("return document.activeElement.textContent") == "pooled estimate"  # past the navigation
+    assert tab.js("return document.activeElement.textContent") == "pooled estimates"  # past the navigation
     tab.load()
     seen = []
     for _ in range(12):
@@ -354,13 +357,13 @@ def prefer(tab, scheme: str):
 def test_light_and_dark(tab):
     try:
         prefer(tab, "dark")
-        assert tab.js(GROUND) == DARK_GROUND and tab.one("#theme").get_attribute("aria-pressed") == "true"
+        assert tab.js(GROUND) == DARK_GROUND and tab.texts("#theme") == ["Light"]  # what a click gives
         line = "return getComputedStyle(first('#figure-scores svg text')).fill"
         assert tab.js(line) == "rgb(229, 231, 234)"  # words of charts are the page's ink
         prefer(tab, "light")
-        assert tab.js(GROUND) == LIGHT_GROUND and tab.one("#theme").get_attribute("aria-pressed") == "false"
+        assert tab.js(GROUND) == LIGHT_GROUND and tab.texts("#theme") == ["Dark"]
         tab.click("#theme")
-        assert tab.js(GROUND) == DARK_GROUND
+        assert tab.js(GROUND) == DARK_GROUND and tab.texts("#theme") == ["Light"]
         tab.load()
         assert tab.js(GROUND) == DARK_GROUND, "the choice is kept"
         prefer(tab, "dark")
@@ -390,6 +393,9 @@ def test_on_paper(tab):
         for selector in (".bar", ".tools", "#copy", "#case-table thead button", ".skip"):
             assert tab.js("return getComputedStyle(first(arguments[0])).display", selector) == "none", selector
         assert tab.js("return getComputedStyle(first('#case-scroll')).overflowY") == "visible"
+        width = "return all('#case-table thead th').filter(one => getComputedStyle(one).display !== 'none').length"
+        assert tab.js(width) == tab.js("return WIDEST") == 10  # of eleven
+        assert "first 10 of 11 columns" in tab.texts("#table-print-note")[0]
         assert tab.js("return getComputedStyle(first('.flow .box')).display") == "block"
         shown = tab.js("return all('#gallery li').filter(one => getComputedStyle(one).display !== 'none').length")
         assert shown == 12
@@ -476,4 +482,62 @@ def test_the_page_and_its_script_write_numbers_alike(tab):
     for metric, unit in (("dice", ""), ("volume_ml", "mL")):
         said = tab.js("return arguments[0].map(value => shown(value, {unit: arguments[1]}))", numbers, unit)
         assert said == [number(value, metric) for value in numbers]
-    assert tab.js("return [3, 1.5, null, ''].map(value => shown(value, {count: true}))") == ["3", "1.5", "\u2013", "\u2013"]
+    assert tab.js("return [3, 1.5, null, '', 12345].map(value => shown(value, {count: true}))") == [
+        *(number(value, "cases") for value in (3, 1.5, None, None, 12345))]
+
+
+def test_what_was_said_stands_beside_what_is_true(tab):
+    case = PAGE.cases[int(tab.texts("#case-table tbody th")[0][-4:])]
+    said, truth = (number(case.values[f"{metric}/lesion"], "volume_ml") for metric in ("volume_ml", "volume_ml_true"))
+    assert tab.texts("#case-table tbody tr:first-child td")[6] == f"{said} / {truth}"
+    lines = tab.js("return all('#gallery li:first-child .line').map(one => [...one.children].map(part => part.textContent))")
+    assert lines[0] == ["Dice", number(case.values["dice/all"])]
+    assert [label for label, _ in lines[1:]] == ["Volume", "Volume, lesion", "Volume, core"]
+    assert lines[2][1] == f"{said} / {truth}\xa0mL"
+    tab.choose("#class", "lesion")
+    assert len(tab.texts("#gallery li:first-child .line")) == 2
+    assert tab.texts("#case-table .on-paper")[5] == "Volume, lesion / truth (mL)"
+    assert "what was predicted / what is true" in " ".join(tab.texts("#pictures .lead")[0].split())
+
+
+def test_the_class_is_what_one_reads_first(browser, tmp_path):
+    """Of a classification: the words for what was said and what is true, in table and tile; the name of a patient once."""
+    page = facts(3, charts=False)
+    columns = [Column("truth", "Truth"), Column("predicted", "Predicted"),
+               next(column for column in page.columns if column.key == "dice/all")]
+    cases = [dataclasses.replace(case, patient=case.case, values={"truth": "femur", "predicted": "brain", "dice/all": .5})
+             for case in page.cases]
+    page = dataclasses.replace(page, columns=columns, cases=cases)
+    tab = Tab(browser, render(page, Book(3, (96, 72)), tmp_path / "report.html"))
+    assert tab.texts("#case-table .on-paper") == ["Case", "Fold", "Truth", "Predicted", "Failures", "Dice"]
+    assert tab.texts("#gallery li:first-child .line") == ["Dice 0.500", "Predicted brain / femur"]
+    assert not tab.driver.get_log("browser")
+
+
+def test_failures_of_a_kind_stand_together(browser, tmp_path):
+    page = facts(2, charts=False)
+    said = ["missed: stroke", "worst tenth", "missed: brain", "wrong place: a: b"]
+    page = dataclasses.replace(page, cases=[dataclasses.replace(page.cases[0], failures=said), page.cases[1]])
+    tab = Tab(browser, render(page, Book(2, (96, 72)), tmp_path / "report.html"))
+    assert tab.texts("#gallery .failure") == ["missed: stroke, brain", "worst tenth", "wrong place: a: b"]
+    assert tab.texts("#case-table .failure") == tab.texts("#gallery .failure")
+    tab.choose("#failure", "=missed: brain")  # each can still be filtered by
+    assert tab.rows() == [page.cases[0].case]
+
+
+@pytest.mark.parametrize("width", [420, 1360])
+def test_all_failures_of_a_tile_are_in_sight(browser, tmp_path, width):
+    page = facts(8, charts=False)
+    many = [f"kind {letter}: circumference of structure {letter * 12}_{letter * 20}" for letter in "abcdef"]
+    cases = [dataclasses.replace(case, failures=many if place == 1 else []) for place, case in enumerate(page.cases)]
+    screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    tab = Tab(browser, render(dataclasses.replace(page, cases=cases), Book(8, (96, 72)), tmp_path / "report.html"))
+    tab.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        spilt = tab.js("""return all('#gallery .failure, #gallery .line').filter(part => {
+            const [inner, outer] = [part, part.closest('button')].map(one => one.getBoundingClientRect());
+            return inner.bottom > outer.bottom || inner.right > outer.right || !inner.height;
+        }).map(part => part.textContent)""")
+        assert spilt == [] and tab.texts("#gallery .failure") == many
+    finally:
+        tab.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ import pytest
 
 from conftest import TINY, run_script, table
 from lib import tracking
-from lib.tracked import fold_scores, open_parent, pooled_scores, track_checkpoint, track_models, track_results
+from lib.run_tracking import (begin_run, fold_scores, open_parent, pooled_scores, track_checkpoint, track_models,
+                              track_results)
 from lib.trackers.mlflow import plain_name, prepare
 from lib.tracking import start_tracker
 from lib.workspace import Workspace
@@ -380,7 +382,7 @@ def test_an_interrupted_fold_goes_on_in_its_runs(prepared, tmp_path, empty_datab
 FOLDS_AT_ONCE = """
 import sys
 from lib.study import load_study
-from lib.tracked import open_fold_run, open_parent
+from lib.run_tracking import open_fold_run, open_parent
 from lib.workspace import Workspace
 space, fold = Workspace(__import__("pathlib").Path(sys.argv[1])), int(sys.argv[2])
 study = load_study("flair_visibility", ["tracking.trackers=[mlflow]"])
@@ -652,3 +654,14 @@ def test_the_parent_is_made_once_and_only_where_folds_are_nested(workspace, trai
     first = open_parent(Workspace(workspace), study, "FVV")
     assert first.startswith("mlflow:") and open_parent(Workspace(workspace), study, "FVV") == first
     assert len(client(workspace).search_runs(["1"])) == 1
+
+
+def test_other_settings_have_another_parent(workspace, trained):
+    """What is trained anew is not told to the run that knows the old settings and their scores."""
+    space, study = Workspace(workspace), tracked(trained, "mlflow")
+    begin_run(space, study, "FVV")
+    first = open_parent(space, study, "FVV")
+    begin_run(space, replace(study, report=replace(study.report, pdf=True)), "FVV")  # trains nothing else
+    assert open_parent(space, study, "FVV") == first
+    begin_run(space, replace(study, training=replace(study.training, learning_rate=0.5)), "FVV")
+    assert open_parent(space, study, "FVV") != first and len(client(workspace).search_runs(["1"])) == 2

@@ -151,7 +151,7 @@ def test_not_installed(tmp_path, monkeypatch, capfd, name):
 
 
 def test_trackers_are_imported_only_when_they_are_chosen():
-    probe = "import sys, lib.tracked; print({'wandb', 'mlflow', 'tensorboard', 'torch'} & set(sys.modules))"
+    probe = "import sys, lib.run_tracking; print({'wandb', 'mlflow', 'tensorboard', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "set()", done.stderr
 

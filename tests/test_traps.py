@@ -205,6 +205,50 @@ def test_a_loss_that_is_not_finite_stops_and_says_only_what_is_true(prepared, tm
     assert ("last.pt" in message) == (place.fold(0) / "last.pt").is_file()
 
 
+def test_a_model_that_answers_nan_is_one_line(tested, tmp_path, monkeypatch):
+    """No number comes of it, and the last results stay."""
+    from lib.inference import test_folds
+    from lib.onnx_model import OnnxModel
+    from lib.progress import no_progress
+    place = tested.copy(tmp_path, "prepared", "onnx", "results")
+    before = (place.results / "results.csv").read_bytes()
+    answers = OnnxModel.run
+    monkeypatch.setattr(OnnxModel, "run", lambda self, windows: {name: np.where(np.arange(value.size).reshape(value.shape) == 7,
+                                                                               np.nan, value)
+                                                                 for name, value in answers(self, windows).items()})
+    prepared, study = place.open()
+    with pytest.raises(InputError, match=r"fold0\.onnx answers Patient_\d+ with numbers that are not finite"):
+        test_folds(prepared, study, place.space, RUN, None, "cpu", no_progress)
+    assert (place.results / "results.csv").read_bytes() == before
+
+
+def test_a_test_that_fails_keeps_the_comparisons(tested, tmp_path, monkeypatch):
+    """Only results that were replaced make a comparison stale; what is no comparison is left alone."""
+    import lib.inference
+    from lib.progress import no_progress
+    place = tested.copy(tmp_path, "prepared", "onnx", "results")
+    others = place.space.root / "results" / "other"
+    made = {name: others / f"compare-{name}" / "manifest.json" for name in (RUN, "third", "odd", "broken")}
+    for name, path in made.items():
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"b": {"folder": f"results/{name}"}}))
+    made["odd"].write_text("{}")
+    made["broken"].write_text("{")
+    prepared, study = place.open("report.heatmaps=false")
+    monkeypatch.setattr(lib.inference, "provenance", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        lib.inference.test_folds(prepared, study, place.space, RUN, None, "cpu", no_progress)
+    assert all(path.is_file() for path in made.values())
+    monkeypatch.undo()
+    lib.inference.test_folds(prepared, study, place.space, RUN, None, "cpu", no_progress)
+    assert {name: path.is_file() for name, path in made.items()} == {RUN: False, "third": True, "odd": True, "broken": True}
+
+
+@pytest.mark.parametrize("name", ["a/b", ".hidden", "FVV.partial", "compare-FVV"])
+def test_names_of_runs_that_are_folders_of_ours_are_refused(name, tmp_path):
+    assert "the name of a run" in run_script("4", "-n", name, cwd=tmp_path, expect=2).stderr
+
+
 def test_a_model_that_fails_parity_is_not_left_in_place(converted, tmp_path, monkeypatch, capsys):
     import lib.conversion
     place = converted.copy(tmp_path, "prepared", "runs", "onnx")

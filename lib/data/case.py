@@ -72,3 +72,4 @@ class Scan:
     ignored: list[str]
     notes: list[str] = field(default_factory=list)  # lines for the user
     unused: list[CaseProblem] = field(default_factory=list)
+    patients_known: bool = True  # False where some cases count as patients of their own because nothing says whose they are

@@ -124,7 +124,8 @@ class ImagePairs(ImageFiles):
         notes += conversion_notes(kinds)
         if labels and not self.patient_pattern:
             notes.append(NO_PATTERN)
-        return Scan(headers, list(dict.fromkeys(problems)), ignored, notes)  # two images of one case are one problem
+        problems = list(dict.fromkeys(problems))  # two images of one case are one problem
+        return Scan(headers, problems, ignored, notes, patients_known=bool(self.patient_pattern))
 
     def has_truth(self, root: Path, case: str) -> bool:
         """Whether there is a mask of the case, usable or not."""

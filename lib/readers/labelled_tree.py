@@ -103,9 +103,10 @@ class LabelledTree(WrittenCases, ImageTree):
         notes += [*self._notes(headers), *conversion_notes(kinds)] if labels else conversion_notes(kinds)
         if copies:
             notes.append(copies_note(copies))
-        if labels and not (self.patient_pattern or self.columns.get("patient")):
+        known = bool(self.patient_pattern or self.columns.get("patient"))
+        if labels and not known:
             notes.append(NO_PATTERN)
-        return Scan(headers, problems, ignored, notes, unused)
+        return Scan(headers, problems, ignored, notes, unused, known)
 
     def _header(self, root: Path, photo: Photo, facts: Facts, spacings: dict | None, found: Found | None,
                 new: bool) -> Header:

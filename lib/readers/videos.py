@@ -122,7 +122,9 @@ class VideoTable(WrittenCases):
             notes.append(f"{table.place}: of {videos(len(rows.twice))} there are several rows that say the same: "
                          f"{some(rows.twice)}")
         told = {header.files["video"]: facts[header.files["video"]] for header in headers}
-        return Scan(headers, problems, ignored, [*notes, *self._notes(told, rows)], unused)
+        nameless = [file for file in told if not (file in rows.found and rows.found[file].patient or facts[file].patient_id)]
+        return Scan(headers, problems, ignored, [*notes, *self._notes(told, rows)], unused,
+                    patients_known=bool(self.patient_pattern) or not nameless)
 
     def find_classes(self, root: Path, headers: list[Header]) -> dict:
         """The classes of a study that names none."""

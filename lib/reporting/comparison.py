@@ -126,10 +126,11 @@ def number(value: float) -> str:
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Rows of comparison.csv as a table for the screen; in place of a p that could not be computed stands why."""
+    """Rows of comparison.csv that have cases as a table for the screen; in place of a p that could not be computed stands
+    why."""
     lines = [f"{'class':<20} {'metric':<34} {'A':>9} {'B':>9}  {'B minus A [95 % interval]':<28} {'p':>8} {'Holm p':>8} "
              f"{'cases':>6}"]
-    for row in rows:
+    for row in [row for row in rows if row["cases"]]:
         interval = "" if math.isnan(row["ci_low"]) else f" [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
         gap = "" if math.isnan(row["difference_b_minus_a"]) else f"{row['difference_b_minus_a']:+.3f}{interval}"
         tested = f"{chance(row['p']):>8} {chance(row['p_holm']):>8}" if not math.isnan(row["p"]) else \

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Callable, ClassVar, Iterable, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -152,9 +152,8 @@ class Task:
         """What a picture says in words, of the prediction or (None) of the truth; empty where what is drawn says it all."""
         return ""
 
-    @property
-    def wording(self) -> Wording | None:
-        """What a methods section says of the task; None: nothing yet."""
+    def wording(self, network: Mapping) -> Wording | None:
+        """What a methods section says of the task and, of its `network:`, what the loss depends on; None: nothing yet."""
         return None
 
     def sheet_name(self, prediction, case) -> str:

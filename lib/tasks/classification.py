@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, ClassVar, Iterable, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -329,8 +329,7 @@ class Classification(NamedTask):
         """uint8 (rows, columns, 3): the image, or the middle frame, above its class."""
         return class_drawing.truth_picture(self, frames, truth, case)
 
-    @property
-    def wording(self) -> Wording:
+    def wording(self, network: Mapping) -> Wording:
         return classification_wording(self)
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:

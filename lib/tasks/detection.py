@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, ClassVar, Iterable, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -279,9 +279,8 @@ class Detection(SidedTask):
         """uint8 (rows, columns, 3): the truth's boxes, upright."""
         return truth_picture(self, frames, truth, case)
 
-    @property
-    def wording(self) -> Wording:
-        return detection_wording(self)
+    def wording(self, network: Mapping) -> Wording:
+        return detection_wording(self, network)
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:
         """float (frames,): the mean IoU of the structures that are there; without truth the mean score of what was found."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Callable, ClassVar, Iterable, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -316,8 +316,7 @@ class Landmarks(SidedTask):
         """uint8 (rows, columns, 3): the truth's points, upright."""
         return truth_picture(self, frames, truth, case)
 
-    @property
-    def wording(self) -> Wording:
+    def wording(self, network: Mapping) -> Wording:
         return landmarks_wording(self)
 
     def sheet_frames(self, prediction: Prediction, truth: np.ndarray | None) -> list[tuple[str, int]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -381,8 +381,7 @@ class Segmentation(Task):
         upright (what the data set looks like)."""
         return truth_picture(self, frames, truth, case)
 
-    @property
-    def wording(self) -> Wording:
+    def wording(self, network: Mapping) -> Wording:
         return segmentation_wording(self)
 
     def frame_scores(self, prediction: Prediction, truth: np.ndarray | None) -> np.ndarray:

@@ -6,16 +6,10 @@ import math
 from typing import Iterable, Sequence
 
 from lib.evaluation.agreement import DECISIONS, TRUE
-from lib.reporting.glossary import label_of, unit_of
-from lib.reporting.page import CaseRow, Column
+from lib.reporting.glossary import direction_of, label_of, unit_of
+from lib.reporting.report.page import CaseRow, Column
 from lib.tasks.base import ALL
 
-LARGER = ("dice", "iou", "precision", "recall", "specificity", "accuracy", "nsd", "f1", "kappa", "sensitivity", "roc_auc",
-          "pr_auc", "balanced_accuracy", "truth_probability", "iou_of_true_positives")
-LARGER_BEGINNINGS = ("map@", "mar@", "ap@", "ar@", "sdr@")
-SMALLER = ("brier", "log_loss", "calibration_error")
-SMALLER_BEGINNINGS = ("hd95_", "radial_error", "centre_error", "false_positive_")
-SMALLER_ENDS = ("_abs_error", "_missed", "_spurious")
 SIZES = ("volume_", "area_")  # beginnings of the metric of how large a region is: 0 says that it is not there
 WORST_SHARE, WORST_LEAST = 10, 10  # a case in so many is called worst, from so many cases on
 HIDDEN = ("tolerance_truth",)  # which truth was scored, not how well
@@ -27,12 +21,7 @@ Scores = dict[tuple[str, str], float]  # (class, metric) -> value
 
 def larger_is_better(metric: str, task) -> bool | None:
     """None where neither is: a volume, a bias, a count."""
-    if metric in task.selectable:
-        return task.selectable[metric]
-    plain = metric.removeprefix("presence_").removesuffix("_tolerant")
-    if plain in SMALLER or plain.startswith(SMALLER_BEGINNINGS) and not plain.endswith(TRUE) or plain.endswith(SMALLER_ENDS):
-        return False
-    return True if plain in LARGER or plain.startswith(LARGER_BEGINNINGS) else None
+    return task.selectable.get(metric, direction_of(metric))
 
 
 def directions(metrics: Iterable[str], task) -> dict[str, bool]:

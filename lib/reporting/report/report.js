@@ -3,6 +3,8 @@
 
 const SLICE = 100;      // rows, as one scrolls, or pictures, as one asks, that are made at a time
 const AT_ONCE = 12;     // pictures that are loaded from the start, which are also those on paper
+const MOST_LOOKS = 4;   // measurements that stand before the scores, and under a picture
+const WIDEST = 10;      // columns of the case table on paper
 const ON_PAPER = 200;   // rows of the case table on paper
 const NEAR = "600px";   // how far below the screen things are made ready
 
@@ -15,6 +17,8 @@ const cases = facts.cases.map(([name, patient, fold, failures, picture, key, val
     text: [name, patient, ...failures, ...values.filter(value => typeof value === "string")].join("\n").toLowerCase()}));
 const measured = columns.map((column, index) => ({...column, index})).filter(column => column.metric);
 const ranked = measured.filter(column => column.larger !== null);
+const truths = new Set(columns.map(column => column.truth)); // places of columns that stand beside what was said
+const looks = facts.first.map(key => columns.findIndex(column => column.key === key)); // read of a case before its scores
 
 /** An element with properties and children; text goes in as text, never as HTML. */
 function make(tag, properties = {}, ...children) {
@@ -41,11 +45,12 @@ function shown(value, column) {
   if (isEmpty(value)) return "–";
   if (typeof value === "string") return value;
   const size = Math.abs(value);
-  if (column.count) return String(Number(value.toFixed(1))).replace("-", "−");
+  if (column.count) return value.toLocaleString("en", {maximumFractionDigits: 1}).replace("-", "−");
   const text = value.toFixed(size < 10 ? (column.unit ? 2 : 3) : size < 1000 ? 1 : 0).replace("-", "−");
-  return size < 10000 ? text : text.replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  return size < 10000 ? text : text.replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
+const unitFor = column => column.unit ? ` (${column.unit})` : "";
 const plain = value => isEmpty(value) ? "–" : String(value);
 
 function shownWithUnit(value, column) {
@@ -76,20 +81,28 @@ const fixed = [
   {key: "patient", label: "Patient", of: one => one.patient},
   {key: "fold", label: "Fold", of: one => one.fold},
   {key: "failures", label: "Failures", of: one => one.failures.join(", ")},
-].filter(column => column.key === "case" || cases.some(one => !isEmpty(column.of(one))));
+].filter(column => cases.some(one => !isEmpty(column.of(one)) && (column.key === "case" || column.of(one) !== one.name)));
 const given = columns.map((column, index) => ({...column, index, of: one => one.values[index]}));
-const unitFor = column => column.unit ? ` (${column.unit})` : "";
 
 const table = {rows: [], made: 0, order: {key: "", direction: 1}};
 
+/** Who it is, what it is called, what went wrong, the score that orders; then what was measured, and all other scores. */
 function tableColumns() {
   const chosen = $("class").value;
-  const [first, ...rest] = fixed;
+  const failures = fixed.filter(column => column.key === "failures");
   const texts = given.filter(column => !column.metric);
-  const numbers = given.filter(column => column.metric && (!chosen || column.class === chosen));
-  const failures = rest.filter(column => column.key === "failures");
-  return [first, ...rest.filter(column => column.key !== "failures"), ...texts, ...failures, ...numbers];
+  const early = new Set(looks.slice(0, MOST_LOOKS));
+  const numbers = given.filter(column => column.metric && !truths.has(column.index)
+    && (!chosen || column.class === chosen || chosen === "all" && early.has(column.index)));
+  const turn = column => column.key === facts.worst_by ? -1
+    : looks.includes(column.index) ? looks.indexOf(column.index) : looks.length;
+  numbers.sort((a, b) => turn(a) - turn(b) || a.index - b.index);
+  return [...fixed.filter(column => column.key !== "failures"), ...texts, ...failures, ...numbers];
 }
+
+/** The head of a column: `Volume, stroke / truth (mL)` where what is true stands beside what was said. */
+const headOf = column => column.label + (hasTruth(column) ? " / truth" : "") + unitFor(column);
+const hasTruth = column => Boolean(column.metric) && column.truth !== null;
 
 function passes(one) {
   const failure = $("failure").value;
@@ -130,10 +143,10 @@ function drawHead() {
   const cells = tableColumns().map(column => {
     const mine = column.key === table.order.key;
     const title = `${column.meaning ? `${column.meaning}\n` : ""}Sort by ${column.label}`;
-    const button = make("button", {type: "button", title}, column.label + unitFor(column),
+    const button = make("button", {type: "button", title}, headOf(column),
       make("span", {ariaHidden: "true"}, mine ? (table.order.direction > 0 ? "▲" : "▼") : ""));
     button.dataset.key = column.key;
-    const words = make("span", {className: "on-paper"}, column.label + unitFor(column)); // on paper no head with buttons repeats
+    const words = make("span", {className: "on-paper"}, headOf(column)); // on paper no head with buttons repeats
     const cell = make("th", {scope: "col", className: column.metric ? "right" : ""}, button, words);
     cell.setAttribute("aria-sort", mine ? (table.order.direction > 0 ? "ascending" : "descending") : "none");
     return cell;
@@ -158,17 +171,26 @@ function moreRows(count = SLICE) {
 function rowOf(one, shownColumns) {
   const cells = shownColumns.map(column => {
     if (column.key === "case") return make("th", {scope: "row"}, make("button", {type: "button"}, one.name));
-    if (column.key === "failures") return make("td", {}, ...failureMarks(one));
+    if (column.key === "failures") return make("td", {className: "failures"}, ...failureMarks(one));
     const value = column.of(one);
-    return make("td", {className: column.metric ? "right" : column.key}, column.metric ? shown(value, column) : plain(value));
+    if (!column.metric) return make("td", {className: column.key}, plain(value));
+    const truth = hasTruth(column) ? [make("span", {className: "quiet"}, ` / ${shown(one.values[column.truth], column)}`)] : [];
+    return make("td", {className: "right"}, shown(value, column), ...truth);
   });
   const row = make("tr", {}, ...cells);
   row.dataset.place = one.place;
   return row;
 }
 
+/** A mark for each kind of failure: "missed: stroke" and "missed: brain" are "missed: stroke, brain". */
 function failureMarks(one) {
-  return one.failures.map(failure => make("span", {className: "failure"}, failure));
+  const kinds = new Map();
+  for (const failure of one.failures) {
+    const [kind, ...what] = failure.split(": ");
+    kinds.set(kind, [...(kinds.get(kind) ?? []), ...(what.length ? [what.join(": ")] : [])]);
+  }
+  return [...kinds].map(([kind, what]) =>
+    make("span", {className: "failure"}, what.length ? `${kind}: ${what.join(", ")}` : kind));
 }
 
 /** How many are shown, and the middle of what they scored. */
@@ -189,7 +211,8 @@ function tell(kept) {
       + `(quartiles ${shown(at(.25), column)} to ${shown(at(.75), column)})`);
   }
   $("status").textContent = parts.join(" · ");
-  $("table-print-note").textContent = onPaper(ON_PAPER, kept.length, "case");
+  const width = tableColumns().length;
+  $("table-print-note").textContent = [onPaper(ON_PAPER, kept.length, "case"), onPaper(WIDEST, width, "column")].join(" ").trim();
 }
 
 function fillSelect(id, options, tool) {
@@ -304,12 +327,24 @@ function moreTiles() {
   return tiles;
 }
 
+/** What was said of a case, and what is true, of the class that is looked at: "Volume, stroke", "12.0 / 9.50 mL". */
+function linesOf(one) {
+  const name = $("class").value;
+  const wanted = looks.filter(index => ["", "all"].includes(name) || ["", name].includes(columns[index].class));
+  return wanted.map(index => {
+    const column = columns[index], said = one.values[index], truth = column.truth === null ? "" : one.values[column.truth];
+    const values = [said, ...(column.truth === null ? [] : [truth])].map(value => shown(value, column)).join(" / ");
+    return isEmpty(said) && isEmpty(truth) ? null : [column.label, values + (column.unit && `\u00a0${column.unit}`)];
+  }).filter(Boolean).slice(0, MOST_LOOKS);
+}
+
 function tileOf(one, chosen, turn) {
   const stack = make("div", {className: "stack"});
   stack.dataset.place = one.place;
-  const words = make("span", {className: "words"}, make("b", {title: one.name}, one.name));
-  if (chosen) words.append(make("span", {}, `${chosen.label} ${shownWithUnit(one.values[chosen.index], chosen)} `));
-  words.append(...failureMarks(one));
+  const words = make("span", {className: "words"}, make("b", {title: one.name}, one.name), ...failureMarks(one));
+  const lines = chosen ? [[chosen.label, shownWithUnit(one.values[chosen.index], chosen)]] : [];
+  words.append(...[...lines, ...linesOf(one)].map(([label, value]) =>
+    make("span", {className: "line"}, make("span", {}, label), " ", make("span", {}, value))));
   const button = make("button", {type: "button"}, stack, words);
   button.addEventListener("click", () => openLightbox(gallery.rows, one, button));
   if (turn < AT_ONCE) fill(stack, one); else whenNear.observe(stack);
@@ -329,7 +364,7 @@ function startPictures() {
     box.addEventListener("change", () => showLayer(box.dataset.layer, box.checked));
   }
   if (!$("gallery")) return;
-  fillSelect("order", ranked.map(column => [column.key, column.label]));
+  fillSelect("order", ranked.map(column => [column.key, column.label + unitFor(column)]));
   $("order-tool").hidden = !ranked.length;
   if (columnOf(facts.worst_by)) $("order").value = facts.worst_by;
   $("order").addEventListener("change", drawGallery);
@@ -400,7 +435,10 @@ function startTheme() {
     set: value => { try { localStorage.setItem("foldscan-theme", value); } catch { /* then not */ } },
   };
   const isDark = () => (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
-  const show = () => $("theme").setAttribute("aria-pressed", String(isDark()));
+  const show = () => { // what a click gives
+    $("theme").textContent = isDark() ? "Light" : "Dark";
+    $("theme").title = `Show the page in ${isDark() ? "light" : "dark"} colours`;
+  };
   if (["dark", "light"].includes(kept.get())) root.dataset.theme = kept.get();
   $("theme").addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";

@@ -6,13 +6,17 @@ import re
 from pathlib import Path
 from typing import Sequence
 
-from lib.report.card import SUBSET_LABELS, missing_parts, model_card, warnings_of
-from lib.report.cases import case_rows, directions
-from lib.report.facts import Source, fold_rows, installed, patient_flow, provenance_rows, versions_text, without_places
-from lib.report.methods import methods_text, trained_study
-from lib.reporting.layers import PictureBook, picture_legend
-from lib.reporting.page import TRAINING, Chart, Page, render
-from lib.reporting.run_curves import draw_run_curves
+from lib import __version__
+from lib.reporting.glossary import unit_of, with_unit
+from lib.reporting.report.card import missing_parts, model_card, subset_label, warnings_of
+from lib.reporting.report.cases import case_rows, directions
+from lib.reporting.report.facts import Source, fold_rows, is_known, patient_flow, without_places
+from lib.reporting.report.methods import methods_text, trained_study
+from lib.reporting.report.layers import PictureBook, picture_legend
+from lib.reporting.report.provenance import FOLDSCAN, installed, provenance_rows, versions_text
+from lib.reporting.report.page import TRAINING, Chart, Page
+from lib.reporting.report.rendering import render
+from lib.reporting.report.run_curves import draw_run_curves
 from lib.reporting.style import Drawing, figure_path
 from lib.selection import NO_VALIDATION
 from lib.study import Study
@@ -44,25 +48,38 @@ def write_report(folder: Path, source: Source, judged: Study, task, manifest: di
     has collected, whose block is still open: the learning curves are drawn here.
     """
     subset = manifest.get("subset", "")
-    headline = [row for row in summary if row["estimate"] is not None
-                and {row["metric"], f"{row['metric']}/{row['class']}"} & set(task.headline)]
+    headline = without_twins([row for row in summary if row["estimate"] is not None
+                              and {row["metric"], f"{row['metric']}/{row['class']}"} & set(task.headline)])
+    order = [metric.partition("/")[0] for metric in task.headline]
+    headline.sort(key=lambda row: order.index(row["metric"]))  # of one metric as summary.csv has them
+    headline, summary = ([row | {"patients": is_known(source, row["patients"])} for row in table]
+                         for table in (headline, summary))
     draw_learning(folder, source)
     columns, cases, worst_by = case_rows(rows, sheet, task, book.index)
     warnings = [without_places(line) for line in warnings_of(source, subset, evidence, task)]
     study = trained_study(source)
     page = Page(
         title=f"Results of {source.loaded or source.name}", study_title=study.title or study.name, run=source.name,
-        subset_label=SUBSET_LABELS[subset], headline=headline, summary=list(summary),
+        subset_label=subset_label(source, subset), headline=headline, summary=summary,
         fold_columns=[column for column in (summary[0] if summary else {}) if re.fullmatch(r"fold\d+", column)],
         direction=directions(dict.fromkeys(row["metric"] for row in summary), task), folds=fold_rows(source),
         flow=patient_flow(source, subset, folder, sheet, evidence),
         charts=charts_of(drawings, task, len(evidence)), columns=columns, cases=cases, worst_by=worst_by,
-        provenance=provenance_rows(source, manifest),
-        methods=methods_text(source, subset, manifest["computed_on"], bool(evidence)),
+        provenance=provenance_rows(source, task, manifest),
+        methods=methods_text(source, subset, task, manifest["computed_on"], evidence, sheet),
         card=model_card(source, subset, judged, task, headline, warnings, evidence),
-        generator=f"FoldScan, {versions_text(installed(GENERATOR))}", warnings=[*warnings, *missing_parts(source, evidence, book.count)],
+        generator=versions_text({FOLDSCAN: __version__, **installed(GENERATOR)}),
+        warnings=[*warnings, *missing_parts(source, evidence, book.count)],
         picture_legend=picture_legend(task) if book.count else [])
     return render(page, book, folder / REPORT)
+
+
+def without_twins(rows: Sequence[dict]) -> list[dict]:
+    """The rows without lengths in pixels that stand there in mm too, of as many patients."""
+    found = {(row["class"], row["metric"]): row["patients"] for row in rows}
+    pixels = re.compile(r"_px(?=_|$)")
+    return [row for row in rows if not (pixels.search(row["metric"]) and row["patients"] == found.get(
+        (row["class"], pixels.sub("_mm", row["metric"])), "none"))]
 
 
 def draw_learning(folder: Path, source: Source) -> None:
@@ -79,6 +96,7 @@ def charts_of(drawings: Sequence[Drawing], task, count: int) -> list[Chart]:
     charts = []
     for drawing in drawings:
         section, caption = SHOWN_AS.get(drawing.name, BY_CLASS if drawing.name in by_class else AGREEMENT)
-        charts.append(Chart(section, drawing.name, drawing.title, drawing.svg, caption))
+        # a length in pixels and the same in mm have one label
+        charts.append(Chart(section, drawing.name, with_unit(drawing.title, unit_of(drawing.name)), drawing.svg, caption))
     order = (TRAINING, BY_CLASS[0], "Decisions", "Errors", AGREEMENT[0])
     return sorted(charts, key=lambda chart: order.index(chart.section))

@@ -12,7 +12,8 @@ from typing import Any, Iterator, Mapping, Sequence
 
 import yaml
 
-from lib.study import InputError, Study, study_from_dict, without_paths
+from lib.study import (InputError, Study, plain, study_from_dict, training_differences, without_paths,
+                       without_secrets)
 from lib.trackers.base import Tracker, one_line, warn
 from lib.tracking import ARTIFACT_LIMIT_BYTES, TRACKERS, check_trackers, parse_ids, start_tracker
 from lib.workspace import Workspace, file_hash, write_text
@@ -46,6 +47,16 @@ def open_parent_run(space: Workspace, study: Study, name: str, trackers: Sequenc
                            resume_id=read_ids(known), failed=failed) as tracker:
             remember(known, tracker)
             yield tracker
+
+
+def begin_run(space: Workspace, study: Study, name: str) -> None:
+    """Write runs/<name>/study.yaml. Trackers begin a new parent's run where the old one was trained with other settings."""
+    path = space.run(name) / "study.yaml"
+    if path.is_file():
+        with contextlib.suppress(yaml.YAMLError, TypeError, KeyError, AttributeError):  # a damaged one tells nothing
+            if training_differences(yaml.safe_load(path.read_text(encoding="utf-8")), plain(study.to_dict())):
+                (space.run(name) / IDS).unlink(missing_ok=True)
+    write_text(path, yaml.safe_dump(without_secrets(plain(study.to_dict())), sort_keys=False))
 
 
 def open_parent(space: Workspace, study: Study, name: str, failed: set[str] | None = None) -> str:

@@ -7,11 +7,10 @@ from typing import Sequence
 
 import numpy as np
 
-from lib.reporting.glossary import label_of, unit_of
+from lib.reporting.glossary import score_label
 from lib.reporting.style import legend, line_style, pyplot, save
 
-LOSSES = {"train_loss": "training loss", "validation_loss": "validation loss"}
-NAMES = ("Dice", "Cohen", "Brier")  # of people, with a capital letter wherever they stand
+LOSSES = ("train_loss", "validation_loss")
 FEW = 30  # epochs up to which each is marked
 
 
@@ -21,7 +20,7 @@ def draw_run_curves(path: Path, histories: dict[int, Sequence[dict]], column: st
     histories: fold -> rows of its metrics.csv, as numbers, NaN where empty. column: of the score that chose the epoch, which
     may be validation_loss; kept: fold -> the epoch that was kept, from 0: a ring on each of its lines.
     """
-    titles = {**LOSSES, column: score_label(column)} if column not in LOSSES else LOSSES
+    titles = {name: score_label(name) for name in (*LOSSES, column)}
     shown = {name: title for name, title in titles.items() if any(len(points(rows, name)[0]) for rows in histories.values())}
     if not shown:
         return None
@@ -41,23 +40,6 @@ def draw_run_curves(path: Path, histories: dict[int, Sequence[dict]], column: st
         axis.xaxis.get_major_locator().set_params(integer=True)
     legend(axes[0][-1], [f"fold {fold}" for fold in folds])
     return save(figure, path)
-
-
-def score_label(column: str) -> str:
-    """What an axis says: dice/all -> validation Dice; hd95_mm/stroke -> validation HD95 of stroke (mm)."""
-    unit = unit_of(column.partition("/")[0])
-    return f"{in_words(column)} ({unit})" if unit else in_words(column)
-
-
-def in_words(column: str) -> str:
-    """dice/all -> validation Dice; dice/stroke -> validation Dice of stroke; validation_loss -> validation loss."""
-    metric, _, name = column.partition("/")
-    if column in LOSSES:
-        return LOSSES[column]
-    label = label_of(metric)
-    if label.split()[0][1:].islower() and not label.startswith(NAMES):
-        label = label[0].lower() + label[1:]
-    return f"validation {label}" + (f" of {name}" if name not in ("", "all") else "")
 
 
 def points(rows: Sequence[dict], column: str) -> tuple[np.ndarray, np.ndarray]:

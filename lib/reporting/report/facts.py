@@ -1,4 +1,4 @@
-"""What report.html tells of data and training: counts by fold, the patient flow, learning curves, where all of it came from."""
+"""What report.html tells of data and training: counts by fold, the patient flow, learning curves, which checkpoints were kept."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Iterable, Sequence
 
 from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
-from lib.reporting.page import Step
+from lib.reporting.glossary import counted
+from lib.reporting.report.page import Step
 from lib.selection import NO_VALIDATION
-from lib.workspace import Workspace, read_table
+from lib.workspace import Workspace, file_hash, read_table
 
 SUBSETS = ("train", "validation", "test")
-# what script 4 computes with
-RUNNING = ("onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "pandas", "scikit-learn", "opencv-python", "matplotlib")
 SHOWN = 12  # lines of reasons
 SAME = 1e-6  # of a score, by which metrics.csv is known to be of the model
 
@@ -38,6 +36,46 @@ class Source:
     def predefined(self) -> bool:
         """Whether the raw data's own subsets make the one fold."""
         return len(self.prepared.splits) == 1
+
+    @property
+    def patients_known(self) -> bool:
+        """Whether it is known which images are of one patient; if not, each counts as a patient of its own."""
+        return self.prepared.manifest.get("patients_known", True)
+
+    @property
+    def who(self) -> str:
+        """What was dealt into folds and is drawn for intervals: a patient, or (patients not being known) an image."""
+        if self.patients_known:
+            return "patient"
+        cases = self.prepared.cases
+        return "scan" if not cases[0].geometry.flat else "video" if any(c.geometry.shape[0] > 1 for c in cases) else "image"
+
+    @property
+    def some_named(self) -> bool:
+        """Where patients are not known, whether those of some cases are all the same."""
+        cases = self.prepared.cases
+        return len({case.patient for case in cases}) < len({case.content for case in cases})
+
+    @cached_property
+    def by_hand(self) -> list[int]:
+        """Folds whose checkpoint the user named, and of which no training is known to have kept it as its best."""
+        return [fold for fold, model in self.models.items() if model.get("chosen") and not self._is_kept(fold, model)]
+
+    def _is_kept(self, fold: int, model: dict) -> bool:
+        run = self.space.run(self.name)
+        folders = run.parent.glob("*") if self.loaded else [run]  # a loaded model may be of any run
+        files = (folder / f"fold{fold}" / "best.pt" for folder in folders)
+        return any(path.is_file() and file_hash(path) == model.get("checkpoint") for path in files)
+
+    @property
+    def scored(self) -> list[int]:
+        """Folds that had validation patients."""
+        return [fold for fold, model in self.models.items() if model["metric"] != NO_VALIDATION]
+
+    @property
+    def unscored(self) -> list[int]:
+        """Folds that had none, of which training keeps the last epoch."""
+        return [fold for fold in self.models if fold not in self.scored]
 
     @cached_property
     def tables(self) -> dict[int, list[dict]]:
@@ -73,21 +111,23 @@ def is_of(rows: Sequence[dict], model: dict) -> bool:
 # --- words -------------------------------------------------------------------------------------------------------
 
 
-def counted(count: int, thing: str) -> str:
-    """1 patient, 1,250 patients."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
 def ranged(counts: Iterable[int], thing: str) -> str:
     """12 patients; 11 to 13 patients."""
     low, high = min(counts := list(counts)), max(counts)
     return counted(low, thing) if low == high else f"{low:,} to {counted(high, thing)}"
 
 
-def folds_text(folds: Sequence[int]) -> str:
+def folds_text(folds: Sequence[int], thing: str = "fold") -> str:
     """fold 2; folds 0, 1 and 4."""
     folds = [str(fold) for fold in folds]
-    return f"fold {folds[0]}" if len(folds) == 1 else f"folds {', '.join(folds[:-1])} and {folds[-1]}"
+    return f"{thing} {folds[0]}" if len(folds) == 1 else f"{thing}s {', '.join(folds[:-1])} and {folds[-1]}"
+
+
+def by_hand_text(source: Source) -> str:
+    """Which checkpoints the user named."""
+    one, epochs = len(source.by_hand) == 1, [source.models[fold]["epoch"] + 1 for fold in source.by_hand]
+    return (f"The checkpoint{'' if one else 's'} of {folds_text(source.by_hand)} {'was' if one else 'were'} named by hand "
+            f"({folds_text(epochs, 'epoch')}).")
 
 
 def without_places(text: str) -> str:
@@ -103,6 +143,16 @@ def held(prepared: Prepared, fold: int, subset: str) -> tuple[int, int]:
     return len(prepared.patients(fold, subset)), len(prepared.cases_of(fold, subset))
 
 
+def lost_cases(prepared: Prepared) -> set[str]:
+    """Cases that were found in the raw data and could not be used."""
+    return {row["case"] for row in read_if_there(prepared.folder / "rejected.csv")} - {case.case for case in prepared.cases}
+
+
+def is_known(source: Source, patients: int) -> int | None:
+    """A number of patients, None where nobody knows whose the images are."""
+    return patients if source.patients_known else None
+
+
 def fold_rows(source: Source) -> list[dict]:
     """A row per fold: who is where, and how training went. Only that of the loaded model, if the user named one."""
     trained = read_if_there(source.space.run(source.name) / "crossvalidation.csv")
@@ -110,19 +160,25 @@ def fold_rows(source: Source) -> list[dict]:
     for fold in sorted(source.models if source.loaded else source.prepared.splits):
         row: dict = {"fold": fold}
         for subset in SUBSETS:
-            row[f"{subset}_patients"], row[f"{subset}_cases"] = held(source.prepared, fold, subset)
+            patients, row[f"{subset}_cases"] = held(source.prepared, fold, subset)
+            row[f"{subset}_patients"] = is_known(source, patients)
         model, history = source.models.get(fold), source.histories.get(fold)
         if model:
-            scored = model["score"] is not None and model["metric"] != NO_VALIDATION
             row |= {"epochs": int(history[-1]["epoch"]) + 1 if history else None, "best_epoch": model["epoch"] + 1,
-                    "validation_metric": model["metric"], "validation_score": model["score"] if scored else None,
-                    "status": "finished" if model["finished"] else "unfinished"}
+                    "validation_metric": model["metric"] if fold in source.scored else None,
+                    "validation_score": model["score"] if fold in source.scored else None,
+                    "status": status_of(source, fold)}
         else:
             status = told.get(fold, {}).get("status", "not trained")
             row |= dict.fromkeys(("epochs", "best_epoch", "validation_metric", "validation_score"))
             row["status"] = f"no model ({without_places(status)})"
         rows.append(row)
     return rows
+
+
+def status_of(source: Source, fold: int) -> str:
+    """Of a fold with a model: how its training went, which says nothing of a checkpoint that was named by hand."""
+    return "named by hand" if fold in source.by_hand else "finished" if source.models[fold]["finished"] else "unfinished"
 
 
 def read_if_there(path: Path) -> list[dict[str, str]]:
@@ -140,12 +196,11 @@ def prepared_steps(source: Source) -> list[Step]:
     prepared = source.prepared
     rejected = read_if_there(prepared.folder / "rejected.csv")
     unused = read_if_there(prepared.folder / "not_used.csv")
-    lost = {row["case"] for row in rejected} - {case.case for case in prepared.cases}
-    patients = len({case.patient for case in prepared.cases})
+    lost, patients = lost_cases(prepared), is_known(source, len({case.patient for case in prepared.cases}))
     twins = len(prepared.cases) - len({case.content for case in prepared.cases})
     found = [f"{counted(len(unused), 'name')} in tables or folders belong to no case (prepared/not_used.csv)"] if unused else []
     left = [f"left out: {counted(len(lost), 'case')}", *reasons(rejected, "prepared/rejected.csv")] if rejected else []
-    alike = [f"{counted(twins, 'case')} with the very images of another: such cases count as one patient"] if twins else []
+    alike = [f"{counted(twins, 'case')} with the very images of another: such cases count as one {source.who}"] if twins else []
     steps = [Step("Found in the raw data", patients if not lost else None, len(prepared.cases) + len(lost), [*found, *left]),
              Step("Prepared", patients, len(prepared.cases), [f"{counted(len(prepared.samples), 'sample')} of "
                   f"{counted(len(prepared.frames), 'frame')}", *alike])]
@@ -155,32 +210,40 @@ def prepared_steps(source: Source) -> list[Step]:
 def subset_steps(source: Source) -> list[Step]:
     prepared = source.prepared
     folds, steps = sorted(prepared.splits), []
+
+    def step(label: str, subset: str) -> Step:
+        patients, cases = held(prepared, folds[0], subset)
+        return Step(label, is_known(source, patients), cases)
+
     if source.predefined:
-        steps = [Step(f"Subset of the raw data: {subset}", *held(prepared, folds[0], subset)) for subset in SUBSETS]
-        steps = [step for step in steps if step.cases]
+        steps = [one for one in (step(f"Subset of the raw data: {subset}", subset) for subset in SUBSETS) if one.cases]
     else:
         inner = [case for case in prepared.cases if case.patient not in prepared.external]
-        lines = [f"{subset}: {ranged([held(prepared, fold, subset)[0] for fold in folds], 'patient')} in each fold"
+        lines = [f"{subset}: {ranged([held(prepared, fold, subset)[0] for fold in folds], source.who)} in each fold"
                  for subset in SUBSETS]
-        steps = [Step(f"Dealt into {len(folds)} folds", len({case.patient for case in inner}), len(inner), lines)]
+        patients = is_known(source, len({case.patient for case in inner}))
+        steps = [Step(f"Dealt into {len(folds)} folds", patients, len(inner), lines)]
     if prepared.external:
-        steps.append(Step("Extra test folders, which never train", *held(prepared, folds[0], EXTERNAL)))
+        steps.append(step("Extra test folders, which never train", EXTERNAL))
     return steps
 
 
 def patient_flow(source: Source, subset: str, folder: Path, sheet: Sequence[dict], evidence: Sequence[dict]) -> list[Step]:
     """Steps from found to scored. subset: test, validation, external, or "" for new data, whose folder of results is
     `folder`; sheet: a row per predicted case; evidence: of the scored ones."""
-    judged = Step("Scored", len({one["patient"] for one in evidence}), len(evidence)) if evidence else \
-        Step("Scored", 0, 0, ["no case has a truth to be scored against"])
+    patients = is_known(source, len({one["patient"] for one in evidence}))
+    judged = Step("Scored", patients, len(evidence), [] if evidence else ["no case has a truth to be scored against"])
     done = {(row["fold"], row["case"]) for row in sheet}
     if not subset:
         rejected = read_if_there(folder / "rejected.csv")
         left = [f"left out: {counted(len({row['case'] for row in rejected}), 'case')}", *reasons(rejected, "rejected.csv")]
-        alone = sum(row["fold"] != "" for row in sheet) if len(source.models) > 1 else 0
-        lines = [f"{counted(alone, 'case')} of the prepared data, each by the model that never saw its patient"] if alone else []
-        return [Step("New cases", None, len(sheet) + len({row["case"] for row in rejected}), left if rejected else []),
-                Step("Predicted", len({row["patient"] for row in sheet}), len(done), lines), judged]
+        _, alone = voters(source, sheet)
+        lines = [f"{counted(alone, 'case')} of the prepared data, {'' if alone == 1 else 'each '}by the one model that had not "
+                 f"seen the {source.who}"
+                 ] if alone else []
+        found = len(sheet) + len({row["case"] for row in rejected})
+        return [Step("Found in the new data", None, found, left if rejected else []),
+                Step("Predicted", is_known(source, len({row["patient"] for row in sheet})), len(done), lines), judged]
     lines, folds = [], sorted(source.prepared.splits)
     if not source.loaded and subset != EXTERNAL:
         absent = [fold for fold in folds if fold not in source.models]
@@ -189,65 +252,13 @@ def patient_flow(source: Source, subset: str, folder: Path, sheet: Sequence[dict
     if source.loaded:
         lines = ["only those of the fold of the loaded model"]
     several = len({one["patient"] for one in evidence}) < len({(one["patient"], one["fold"]) for one in evidence})
-    lines += ["a patient may validate in several folds, and counts in each"] if several else []
-    return [*prepared_steps(source), Step(f"Scored as {'external test' if subset == EXTERNAL else subset} cases", judged.patients,
-                                          judged.cases, lines)]
+    lines += [f"{'an' if source.who == 'image' else 'a'} {source.who} may validate in several folds, and counts in each"
+              ] if several else []
+    label = f"Scored as {'external test' if subset == EXTERNAL else subset} cases"
+    return [*prepared_steps(source), Step(label, judged.patients, judged.cases, lines)]
 
 
-# --- provenance --------------------------------------------------------------------------------------------------
-
-
-def installed(names: Iterable[str]) -> dict[str, str]:
-    """Package -> its version, of those that are there."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # onnxruntime may be onnxruntime-gpu
-            continue
-    return found
-
-
-def largest_differences(source: Source) -> dict[int, float]:
-    """fold -> the largest difference between network and ONNX file that was found, as a share of the output's largest value;
-    {} where parity.csv does not speak of these models."""
-    found: dict[int, float] = {}
-    for row in [] if source.loaded else read_if_there(source.onnx / "parity.csv"):
-        fold = int(row["fold"])
-        if fold in source.models:
-            share = float(row["largest_difference"]) / (float(row["largest_value"]) or 1.0)
-            found[fold] = max(found.get(fold, 0.0), share)
-    return found
-
-
-def thresholds_text(calibration: dict) -> str:
-    """What validation chose, in words: threshold: stroke 0.4, brain 0.5."""
-    parts = []
-    for name, value in calibration.items():
-        if name != "cases" and value not in ({}, None):
-            values = [f"{key} {number:.3g}" for key, number in value.items()] if isinstance(value, dict) else [f"{value:.3g}"]
-            parts.append(f"{name} {', '.join(values)}")
-    return "; ".join(parts)
-
-
-def provenance_rows(source: Source, manifest: dict) -> list[tuple[str, str]]:
-    """(what, which): fingerprints, models, versions; nothing of this machine but what computed."""
-    prepared, parity = source.prepared, largest_differences(source)
-    rows = [("Study", manifest["study"] if isinstance(manifest["study"], str) else manifest["study"]["name"]),
-            ("Run", source.name), ("Data fingerprint", prepared.fingerprint),
-            ("Channels", ", ".join(prepared.manifest["channels"]))]
-    rows += [("Loaded model", source.loaded)] if source.loaded else []
-    for fold, model in source.models.items():
-        parts = [f"checkpoint {model.get('checkpoint') or 'unknown'}", f"epoch {model['epoch'] + 1}",
-                 "finished" if model["finished"] else "UNFINISHED training"]
-        parts += [f"{model['metric']} {model['score']:.4f}"] if model["score"] is not None else [model["metric"]]
-        parts += [f"ONNX differs by at most {parity[fold]:.1e} of the largest value"] if fold in parity else []
-        chosen = thresholds_text(model.get("calibration", {}))
-        rows.append((f"Model of fold {fold}", ", ".join([*parts, *([f"from validation: {chosen}"] if chosen else [])])))
-    rows += [("Computed on", manifest["computed_on"]), ("Packages, here", versions_text(installed(RUNNING))),
-             ("Packages, preparation", versions_text(prepared.manifest.get("packages", {})))]
-    return rows
-
-
-def versions_text(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in versions.items())
+def voters(source: Source, sheet: Sequence[dict]) -> tuple[int, int]:
+    """(cases that all of several models judged together, cases that only one of several did), of new cases or of scored ones."""
+    alone = sum(row["fold"] != "" for row in sheet)
+    return (len(sheet) - alone, alone) if len(source.models) > 1 else (0, 0)
