@@ -16,7 +16,7 @@ from lib.reporting.report.facts import fold_rows, folds_text, patient_flow, rang
 from lib.reporting.report.layers import PictureBook
 from lib.reporting.report.provenance import largest_differences, provenance_rows
 from lib.reporting.report.run_curves import draw_run_curves
-from lib.reporting.style import Drawing, collecting
+from lib.reporting.style import Drawing, collecting, pyplot
 from lib.selection import NO_VALIDATION
 from lib.study import load_study
 from lib.tasks import make_task
