@@ -21,7 +21,7 @@ LAYERS = (
     ("workspace", "imaging", "tracking", "trackers", "devices"),
     ("readers", "tasks", "networks", "data", "evaluation", "reporting", "optimisation", "checkpoints", "prediction",
      "onnx_model", "selection", "evidence"),
-    ("validation", "training", "ensemble", "results", "run_tracking"),
+    ("validation", "training", "ensemble", "results", "run_tracking", "tested_run"),
     ("preparation", "runs", "crossvalidation", "conversion", "inference", "newdata", "comparison"),
     ("commands",),
 )

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from lib.comparison import compare_runs, find_folder, label_of, scores_of
+from lib.comparison import compare_runs, scores_of
 from lib.evaluation.classification import roc_auc
 from lib.evaluation.paired import (COLUMNS, FEW, NO_DIFFERENCE, ONE_PATIENT, Ranking, bootstrap_p, compare_cases,
                                        compare_sets, delong, delong_difference, holm, paired_intervals, patient_means,
@@ -30,6 +30,7 @@ from lib.study import InputError, load_study, without_secrets
 from lib.tasks import make_task
 from lib.tasks.classification import Prediction as Loop
 from lib.tasks.segmentation import Prediction as Masks
+from lib.tested_run import find_folder, label_of
 from lib.workspace import Workspace, file_hash, write_json, write_table
 
 NAN, UNDEFINED = float("nan"), "none: undefined"
