@@ -24,6 +24,9 @@ def bar(items: Iterable, total: int, headline: str | Callable[[], str] = "", sta
     return followed(shown, status) if status else shown
 
 
+READING = "reading headers"  # what script 1 does first, and --predict
+
+
 def followed(shown, status: Callable[[], str]) -> Iterator:
     """A tqdm bar that ends in its status."""
     for item in shown:

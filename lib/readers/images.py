@@ -11,6 +11,7 @@ from lib.data.case import Case, CaseError, CaseProblem, Header, Scan
 from lib.imaging.geometry import Geometry
 from lib.imaging.photographs import (MOST_VALUES, Facts, MaskCoding, PhotographError, find_values, read_facts,
                                      read_image, read_mask)
+from lib.progress import READING, bar
 from lib.readers.image_files import NO_PATTERN, SUBSETS, SUFFIXES, ImageFiles, check_root, conversion_notes, file_stem
 from lib.readers.names import (Masks, check_inside, check_name, class_colours, class_numbers, listing, mask_name,
                                patient_of, printable, relative, sorted_out, strangers)
@@ -108,7 +109,7 @@ class ImagePairs(ImageFiles):
             if masks and not masks.together:
                 ignored += [relative(root, pair.masks / name) for name in masks.other]
             twins = _twins(images)
-            for name in images:
+            for name in bar(images, len(images), READING, unit="image"):
                 try:
                     header, facts = self._header(root, pair, name, twins, masks, spacings, new)
                     headers.append(header)

@@ -13,6 +13,7 @@ from lib.data.case import CaseError, CaseProblem, Header, Scan
 from lib.data.folds import EXTERNAL
 from lib.imaging.geometry import Geometry
 from lib.imaging.photographs import Facts, PhotographError, read_facts, read_image
+from lib.progress import READING, bar
 from lib.readers.copies import copies_note, told_apart, without_copies
 from lib.readers.image_files import NO_PATTERN, conversion_notes
 from lib.readers.image_tree import ImageTree, Photo, check_subsets, lonely_subsets, subset_folders
@@ -191,7 +192,7 @@ def _without_note(without: list[str], total: int, missing: str, where: str) -> l
 def _read_facts(root: Path, photos: list[Photo], wanted: set[str] | None) -> tuple[dict[str, Facts], list[CaseProblem]]:
     """(case -> facts, problems) of the wanted cases (None: all)."""
     facts, problems = {}, []
-    for photo in photos:
+    for photo in bar(photos, len(photos), READING, unit="image"):
         if wanted is None or photo.case in wanted:
             try:
                 facts[photo.case] = read_facts(root / photo.file)

@@ -12,6 +12,7 @@ from lib.imaging.brainmask import METHODS, brain_mask
 from lib.imaging.geometry import Geometry
 from lib.imaging.nifti import VolumeError, canonical_geometry, read_header, read_volume
 from lib.data.case import Case, CaseError, Header, Scan
+from lib.progress import READING, bar
 from lib.readers.names import check_name, check_pattern, class_numbers, natural, patient_of, printable
 from lib.study import Data, InputError, one_of, require
 
@@ -79,8 +80,8 @@ class NiftiFolders:
                 "is a file: name the folder that holds a folder per patient" if root.exists() else
                 "does not exist: make it, or name yours with -i/--input_data"))
         headers, problems, ignored = [], [], []
-        folders = (p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
-        for folder in sorted(folders, key=lambda p: natural(p.name)):
+        folders = sorted((p for p in root.iterdir() if p.is_dir() and p.name[0] != "."), key=lambda p: natural(p.name))
+        for folder in bar(folders, len(folders), READING, unit="case"):
             try:
                 files = self._files(folder)
                 if files:

@@ -17,6 +17,7 @@ from lib.imaging.cine import CineError, CineFacts
 from lib.imaging.geometry import Geometry
 from lib.imaging.loops import read_facts, read_frames
 from lib.imaging.sector import Extent, find_sector
+from lib.progress import READING, bar
 from lib.readers.image_files import CHANNELS, check_frames, check_root
 from lib.readers.names import check_inside, check_name, check_pattern, patient_of, printable, relative, some
 from lib.readers.tables import Table, WrittenCases, check_keys, read_table
@@ -229,7 +230,7 @@ class VideoTable(WrittenCases):
             return CaseProblem(printable(cases[file]), printable(file), reason)
 
         with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-            found = dict(zip(files, pool.map(look, files)))
+            found = dict(zip(files, bar(pool.map(look, files), len(files), READING, unit="video")))
         return ({file: one for file, one in found.items() if isinstance(one, CineFacts)},
                 [one for one in found.values() if isinstance(one, CaseProblem)])
 
