@@ -52,7 +52,7 @@ def test() -> None:
         from lib.comparison import compare_runs
         told = compare_runs(prepared, study, space, *args.compare, args.split or "test", bar)
         print(told.text)
-        say(told.done, told.see, command("4-InferenceTest.py", space, "", "--predict", "NEW_PATIENTS"))
+        say(told.done, told.see, command("4-InferenceTest.py", space, "RUN", "--predict", "NEW_PATIENTS"))
         return
     model, label = None, ""
     if args.load:

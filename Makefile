@@ -109,7 +109,7 @@ env:
 				"(for a Python beside the system's: python3.12-venv and the like)" >&2; exit 2; \
 		fi; \
 		echo "making $(VENV) with $$("$$python" --version):" \
-			"3.3 GB to fetch on Linux, 6.5 GB on disk, some minutes"; \
+			"3.4 GB to fetch on Linux, 7.1 GB on disk, some minutes"; \
 		rm -rf $(VENV); "$$python" -m venv $(VENV); \
 		$(PIP_INSTALL) -r requirements.txt; \
 		cp requirements.txt $(INSTALLED).partial; mv $(INSTALLED).partial $(INSTALLED); \

@@ -165,8 +165,10 @@ def open_study(args: argparse.Namespace, extra: list[str] = ()) -> tuple[Study, 
     study = load_study(args.study, [*args.overrides, *extra])
     name = getattr(args, "name", None) or study.run
     if name != Path(name).name or name.startswith((".", "compare-")) or name.endswith(".partial"):
-        raise InputError(f"-n {name!r}: the name of a run is a folder's name, without /, that does not start with a dot or compare-, "
-                         "nor end in .partial")
+        raise InputError(f"-n {name!r}: the name of a run is a folder's name, without /, that does not start with a dot or "
+                         "compare-, nor end in .partial")
+    from lib.tracking import check_trackers
+    check_trackers(study.tracking.trackers)  # a misspelt one should not wait for script 2
     return study, Workspace(args.workspace or Path("workspace") / study.name, place_arguments(args)), name
 
 

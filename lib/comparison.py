@@ -9,8 +9,8 @@ import numpy as np
 from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
 from lib.evaluation.agreement import DECISIONS, TRUE
-from lib.evaluation.paired import COLUMNS, FEWEST, Key, Ranking, compare_cases, compare_sets
-from lib.evaluation.statistics import RESAMPLES
+from lib.evaluation.paired import COLUMNS, Key, Ranking, compare_cases, compare_sets
+from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
 from lib.reporting.comparison import draw_comparison, left_out, table
 from lib.reporting.style import with_pdf
 from lib.results import Told
@@ -139,9 +139,9 @@ def notes(a: TestedRun, b: TestedRun, patients: list[str], scores: tuple[dict[Ke
         unfinished = [fold for fold, finished in side.manifest.get("finished", {}).items() if not finished]
         if unfinished:
             lines.append(f"UNFINISHED training behind the model of fold {', '.join(unfinished)} of {letter} ({side.label})")
-    if len(set(patients)) < FEWEST:
+    if len(set(patients)) < FEW_PATIENTS:
         lines.append(f"ONLY {len(set(patients))} patient{'s' * (len(set(patients)) != 1)}: intervals of so few are too narrow, "
-                     "and no p of theirs says much")
+                     "and may contradict p")
     if not pooled:
         lines.append("patients validate in several folds: numbers over the whole set are not compared")
     for letter, mine, others in (("A", *scores), ("B", *scores[::-1])):

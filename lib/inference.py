@@ -47,6 +47,7 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
     parts, done, reports = [], [], []
     for one, of_folds in series.items():
         target, keep = results_folder(space, name, one, loaded)
+        stale = sorted(target.glob("compare-*"))  # they go with the results that they are of
         with building(target, keep=keep) as folder:
             results = Results(folder, study, Source(prepared, space, name, {fold: m.model.meta for fold, m in members.items()},
                                                     onnx_dir or space.onnx(name), loaded))
@@ -57,11 +58,12 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
             summary = results.finish(task, evidence, {**provenance(prepared, members, results.header), "subset": one,
                                                       "tolerance_mm": study.report.tolerance_mm, "loaded": loaded},
                                      CASES[one])
-        forget_comparisons(space, target)
+        stale += forget_comparisons(space, target)
         if not loaded:
             figures = {figure: target / "figures" / f"{figure}.png" for figure in results.figures}
             track_results(space, study, name, summary, figures, one, list(of_folds), trackers)
         parts.append("\n".join([sentence(len(evidence), one, members), *notes(prepared, members, one, bool(chosen)),
+                                *(f"removed, because it compares the results of before: {path}" for path in stale),
                                 headline(summary, task.headline)]))
         done.append(f"{len(evidence)} {CASES[one]} scored")
         reports.append(target / REPORT)
@@ -150,13 +152,17 @@ def results_folder(space: Workspace, name: str, subset: str, loaded: str) -> tup
     return (space.results(name) / "-".join(parts), ()) if parts else (space.results(name), APART)
 
 
-def forget_comparisons(space: Workspace, target: Path) -> None:
-    """Remove comparisons of other runs with the results in `target`, which were replaced. (Its own went with them.)"""
+def forget_comparisons(space: Workspace, target: Path) -> list[Path]:
+    """Remove comparisons of other runs with the results in `target`, which were replaced. (Its own went with them.) Returns
+    those that were removed."""
+    removed = []
     place = target.relative_to(space.root).as_posix()
     for path in (space.root / "results").glob("**/compare-*/manifest.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not one of ours, or damaged
             if read_json(path)["b"]["folder"] == place:
                 shutil.rmtree(path.parent)
+                removed.append(path.parent)
+    return removed
 
 
 def sentence(count: int, subset: str, members: dict[int, Member]) -> str:

@@ -260,4 +260,6 @@ def describe(outcome: Outcome) -> tuple[list[str], str]:
         cases = len({problem.case for problem in outcome.rejected})
         lines.append(f"{cases} case{'s' if cases > 1 else ''} left out, listed in {outcome.folder / 'rejected.csv'}")
     folds = len({row["fold"] for row in read_table(outcome.folder / "splits.csv")})
-    return lines, f"{outcome.cases} cases, {outcome.samples} samples, {folds} fold{'s' if folds > 1 else ''}"
+    patients = len({row["patient"] for row in read_table(outcome.folder / "cases.csv")})
+    return lines, (f"{outcome.cases} cases of {patients} patient{'s' * (patients != 1)}, {outcome.samples} samples, {folds} "
+                   f"fold{'s' * (folds > 1)}")

@@ -807,8 +807,8 @@ def test_new_heads_need_no_table(heads, tmp_path):
         (tmp_path / "ward" / name).unlink()
     count = len(pictures_of(tmp_path / "ward"))
     said = work.run("4", "--predict", tmp_path / "ward").stdout
-    assert f"{count} cases predicted by 2 folds together" in said and "0 of them scored" in said
-    written = work.results / "predict-ward"
+    assert f"{count} cases predicted by the fold that tests the patient" in said and "0 of them scored" in said
+    written = work.results / "predict-ward"  # names tell that these are patients of ours, with other images
     for row in table(written / "predictions.csv"):
         [(case, points)] = points_of([row]).items()
         for name, length in lengths(points).items():

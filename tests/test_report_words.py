@@ -9,7 +9,7 @@ import pytest
 
 from lib import __version__
 from lib.evaluation.measurements import MEASUREMENTS
-from lib.evaluation.paired import FEWEST
+from lib.evaluation.statistics import FEW_PATIENTS
 from lib.networks import NETWORKS
 from lib.readers.nifti import NiftiFolders
 from lib.readers.videos import VideoTable
@@ -37,7 +37,7 @@ def test_methods_say_how_patients_were_dealt(tmp_path):
     assert "a U-Net (32 channels at full resolution; upsampling by transposed convolutions)" in text
     assert "AdamW (learning rate 0.001, weight decay 0.0001)" in text
     assert "one-cycle schedule, in batches of 8, for at most 100 epochs, stopping after 25" in text
-    assert "moving average of the weights (decay 0.99)" in text and "best validation IoU was kept (epoch 5 to 7)" in text
+    assert "moving average of the weights (decay 0.99)" in text and "best validation IoU was kept (epochs 5, 6 and 7)" in text
     assert "rotation by -20 to 20 degrees, zoom by 0.8 to 1.25" in text and "left-right mirroring" in text
     assert "top-bottom" not in text and "contrast" not in text and "mixed precision" not in text
     assert "of 0.1, 0.2, ..., 0.9 the nearest to 0.5" in text and "2,000 resamples" in text
@@ -74,7 +74,7 @@ def test_a_choice_that_validation_did_not_make_is_not_claimed(tmp_path):
     assert "its last epoch kept, all from" in training and "0 patients" not in training
     one = {2: models[2]}
     text = told(source_of(tmp_path / "one", models=one, study=study))
-    assert "The epoch of folds 0 and 1 with the best validation IoU was kept (epoch 5 to 6)." in text
+    assert "The epoch of folds 0 and 1 with the best validation IoU was kept (epochs 5 and 6)." in text
     assert "fold 2 kept the last epoch" in text and "stopping after 25" in text
     assert "training of fold 2 was neither stopped early nor slowed by a score" in text
     assert "was 0.4 in folds 0 and 1 and 0.5 (default) in fold 2." in text and "nearest to 0.5" in text
@@ -93,7 +93,7 @@ def test_a_checkpoint_named_by_hand_is_called_so(tmp_path):
     assert "its checkpoint named by hand" in card["Training data"] and said in card["Training data"]
     assert "epoch chosen" not in card["Training data"]
     some = told(source_of(tmp_path / "some", models=models))
-    assert said in some and "The epoch of folds 1 and 2 with the best validation IoU was kept (epoch 6 to 7)." in some
+    assert said in some and "The epoch of folds 1 and 2 with the best validation IoU was kept (epochs 6 and 7)." in some
 
 
 def test_the_best_checkpoint_is_not_called_named_by_hand_where_it_is_known(tmp_path):
@@ -185,8 +185,8 @@ def test_presence_of_points_is_ranked_where_it_is_judged():
 
 def test_few_patients_are_told_once_and_by_one_limit(tmp_path):
     source = source_of(tmp_path)
-    few = [{"patient": str(i), "case": str(i), "fold": 0} for i in range(FEWEST - 1)]
-    line = f"The scores are of {FEWEST - 1} patients only: percentile intervals of so few are too narrow."
+    few = [{"patient": str(i), "case": str(i), "fold": 0} for i in range(FEW_PATIENTS - 1)]
+    line = f"The scores are of {FEW_PATIENTS - 1} patients only: percentile intervals of so few are too narrow."
     assert cautions(source, evidence=few) == [line] and line in told(source, evidence=few)
     enough = [*few, {"patient": "x", "case": "x", "fold": 0}]
     assert cautions(source, evidence=enough) == [] and "too narrow" not in told(source, evidence=enough)

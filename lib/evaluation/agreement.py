@@ -9,6 +9,7 @@ import numpy as np
 from lib.evaluation.statistics import bootstrap_intervals, ratio
 
 TRUE = "_true"  # the metric M of a prediction has M_true beside it
+SIZES = ("volume_", "area_")  # beginnings of the metric of how large a region is: 0 says that it is not there
 DECISIONS = ("present",)  # yes or no: their agreement is kappa, in `classification.yes_or_no`
 Key = tuple[str, str]  # class, metric
 
@@ -25,7 +26,7 @@ def agreement(rows: Sequence[dict]) -> list[dict]:
     - of each fold (patient and case empty) and of the whole set (fold empty too): `M_loa_low` and `M_loa_high`, the 95 % limits
       of agreement, bias -/+ 1.96 SD (n - 1) over the cases (Bland & Altman, Lancet 327:307-310, 1986), NaN with fewer than
       3; `M_missed`, how many cases have a true value but no predicted one, and `M_spurious`, the other way: an error is
-      not made small by giving no answer.
+      not made small by giving no answer. A size of 0 is none.
 
     The limits take cases as independent; where patients have several, they are somewhat too narrow (Bland & Altman,
     Stat. Methods Med. Res. 8:135-160, 1999, section 5).
@@ -41,7 +42,8 @@ def agreement(rows: Sequence[dict]) -> list[dict]:
         named = {str(row["fold"]): row["fold"] for row, *_ in cases if row.get("fold", "") != ""}
         for fold, members in [(named[one], folds == one) for one in named] + [("", np.full(len(cases), True))]:
             whole = cases[0][0] | {"fold": fold, "patient": "", "case": ""}
-            values = set_values(predicted[members], true[members], np.ones((np.count_nonzero(members), 1)))
+            ones = np.ones((np.count_nonzero(members), 1))
+            values = set_values(predicted[members], true[members], ones, metric.startswith(SIZES))
             derived += [whole | {"metric": f"{metric}_{suffix}", "value": float(value[0])} for suffix, value in values.items()]
     return derived
 
@@ -56,7 +58,7 @@ def agreement_intervals(rows: Sequence[dict]) -> dict[Key, tuple[float, float]]:
 
     def metrics(weights: np.ndarray) -> dict[Key, np.ndarray]:
         return {(name, f"{metric}_{suffix}"): value for (name, metric), columns in chosen.items()
-                for suffix, value in set_values(*columns, weights).items()}
+                for suffix, value in set_values(*columns, weights, metric.startswith(SIZES)).items()}
 
     intervals = {}
     for cases, keys in alike.items():
@@ -65,12 +67,12 @@ def agreement_intervals(rows: Sequence[dict]) -> dict[Key, tuple[float, float]]:
     return intervals
 
 
-def set_values(predicted: np.ndarray, true: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+def set_values(predicted: np.ndarray, true: np.ndarray, weights: np.ndarray, sizes: bool = False) -> dict[str, np.ndarray]:
     """loa_low, loa_high, missed and spurious of n cases, each (R,). predicted, true: (n,), NaN where there is none; weights: how
-    often each case counts, (n, R)."""
+    often each case counts, (n, R); sizes: 0 is none too."""
     low, high = limits_of_agreement(predicted - true, weights)
-    return {"loa_low": low, "loa_high": high, "missed": (np.isnan(predicted) & ~np.isnan(true)) @ weights,
-            "spurious": (~np.isnan(predicted) & np.isnan(true)) @ weights}
+    found, there = (~np.isnan(values) & ~(sizes & (values == 0)) for values in (predicted, true))
+    return {"loa_low": low, "loa_high": high, "missed": (~found & there) @ weights, "spurious": (found & ~there) @ weights}
 
 
 def limits_of_agreement(errors: Sequence[float], weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

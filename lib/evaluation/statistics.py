@@ -35,6 +35,8 @@ import numpy as np
 
 RESAMPLES = 2000
 AT_ONCE = 1_000_000  # weights (cases x resamples) held in memory at a time
+# Percentile intervals of fewer are too narrow to go unmentioned (Hesterberg, The American Statistician 69:371-386, 2015).
+FEW_PATIENTS = 30
 LEAST_DEFINED = 0.1  # share of the draws in which a number must be defined to have an interval
 
 

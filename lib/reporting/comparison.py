@@ -8,7 +8,7 @@ from typing import Sequence
 
 import numpy as np
 
-from lib.reporting.glossary import label_of, unit_of, with_unit
+from lib.reporting.glossary import direction_of, label_of, unit_of, with_unit
 from lib.reporting.style import SMALL, dot_style, figure_path, legend, plain, pyplot, save, wrapped
 
 COLUMN_INCHES, ROW_INCHES = 1.25, 0.27  # per class, per number over the set
@@ -91,7 +91,8 @@ def draw_sets(rows: Sequence[dict], runs: tuple[str, str], path: Path) -> Path:
         axis.axvline(0, color="grey", lw=0.8, ls="--", zorder=0)
         for place, row in enumerate(panel):
             draw_interval(axis, row, place, upright=False)
-        axis.set_yticks(range(len(panel)), [plain(f"{label_of(row['metric'])}, {row['class']}") for row in panel], fontsize=SMALL + 1)
+        names = [plain(f"{label_of(row['metric'])}, {row['class']}") for row in panel]
+        axis.set_yticks(range(len(panel)), names, fontsize=SMALL + 1)
         axis.set_ylim(len(panel) - 0.5, -0.5)
         axis.set_xlabel(with_unit("B - A, 95 % interval", unit))
     return save(figure, path)
@@ -128,14 +129,15 @@ def number(value: float) -> str:
 def table(rows: Sequence[dict]) -> str:
     """Rows of comparison.csv that have cases as a table for the screen; in place of a p that could not be computed stands
     why."""
-    lines = [f"{'class':<20} {'metric':<34} {'A':>9} {'B':>9}  {'B minus A [95 % interval]':<28} {'p':>8} {'Holm p':>8} "
-             f"{'cases':>6}"]
+    lines = [f"{'class':<20} {'metric':<27} {'better':<6} {'A':>9} {'B':>9}  {'B minus A [95 % interval]':<28} {'p':>8} "
+             f"{'Holm p':>8} {'cases':>6}"]
     for row in [row for row in rows if row["cases"]]:
         interval = "" if math.isnan(row["ci_low"]) else f" [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
         gap = "" if math.isnan(row["difference_b_minus_a"]) else f"{row['difference_b_minus_a']:+.3f}{interval}"
         tested = f"{chance(row['p']):>8} {chance(row['p_holm']):>8}" if not math.isnan(row["p"]) else \
             f"{row['test'].removeprefix('none: '):>17}"
-        lines.append(f"{row['class']:<20} {row['metric']:<34} {row['estimate_a']:>9.3f} {row['estimate_b']:>9.3f}  {gap:<28} "
+        better = {True: "higher", False: "lower", None: ""}[direction_of(row["metric"])]
+        lines.append(f"{row['class']:<20} {row['metric']:<27} {better:<6} {row['estimate_a']:>9.3f} {row['estimate_b']:>9.3f}  {gap:<28} "
                      f"{tested} {row['cases']:>6}")
     return "\n".join(lines)
 

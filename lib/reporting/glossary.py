@@ -34,7 +34,8 @@ WORDS: dict[str, Words] = {
                       "0 is no overlap.", True),
     r"iou": ("IoU", "Intersection over union (Jaccard): what both regions share over what either covers.", True),
     r"hd95(?:_mm|_px)": ("HD95", "95th-percentile Hausdorff distance: how far the borders lie apart at nearly their worst "
-                                 "place. Smaller is better.", False),
+                                 "place. Cases in which the region was missed have none and are left out: read it beside "
+                                 "recall.", False),
     r"nsd": ("NSD", "Normalised Surface Dice: the share of both borders that lies within the stated tolerance.", True),
     r"accuracy": ("Accuracy", "The share that was judged rightly.", True),
     r"balanced_accuracy": ("Balanced accuracy", "The mean over classes of the share that was recognised.", True),

@@ -86,7 +86,7 @@ def draw_agreement(rows: list[dict], metric: str, path: Path) -> None:
         return
     plt = pyplot()
     figure, axes = plt.subplots(2, len(pairs), figsize=(3.3 * len(pairs), 5.9), squeeze=False)
-    figure.suptitle(with_unit(label_of(metric), unit))
+    figure.suptitle(label_of(metric))
     for (above, below), (name, (predicted, true)) in zip(axes.T, pairs.items()):
         dots = {"marker": "o", "ls": "", "ms": 4 if len(true) < 100 else 2.2, "alpha": 0.75}
         low, high = min(predicted.min(), true.min()), max(predicted.max(), true.max())

@@ -107,7 +107,7 @@ class Segmentation(Task):
     def headline(self) -> tuple[str, ...]:
         """Metrics that a person looks for first, as summary.csv names them."""
         measured = [f"{metric}_abs_error" for measurement in self.measuring for metric in measurement.metrics]
-        return ("dice", "iou", "dice_tolerant", "nsd", "hd95_mm", "hd95_px", *measured, "false_positive_ml",
+        return ("dice", "iou", "recall", "dice_tolerant", "nsd", "hd95_mm", "hd95_px", *measured, "false_positive_ml",
                 "false_positive_mm2", "presence_roc_auc", "presence_kappa", "empty_truth_cases")
 
     @property

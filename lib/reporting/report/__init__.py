@@ -56,7 +56,7 @@ def write_report(folder: Path, source: Source, judged: Study, task, manifest: di
                          for table in (headline, summary))
     draw_learning(folder, source)
     columns, cases, worst_by = case_rows(rows, sheet, task, book.index)
-    warnings = [without_places(line) for line in warnings_of(source, subset, evidence, task)]
+    warnings = [without_places(line) for line in warnings_of(source, subset, evidence, task, summary)]
     study = trained_study(source)
     page = Page(
         title=f"Results of {source.loaded or source.name}", study_title=study.title or study.name, run=source.name,

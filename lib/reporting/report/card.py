@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Sequence
 
 from lib.data.folds import EXTERNAL
+from lib.evaluation.summary import fold_columns
 from lib.reporting.glossary import counted, label_of, number, unit_of
 from lib.reporting.report.cases import larger_is_better
 from lib.reporting.report.facts import Source, by_hand_text, folds_text, held, ranged, voters
 from lib.reporting.report.methods import each, few_patients, ranks_together, trained_study, was
 from lib.study import Study, training_differences
+from lib.tasks.base import ALL
 from lib.tasks.wording import Wording, listed
 
 SUBSETS = {"test": "held-out test {}s", "validation": "VALIDATION {}s, {} have chosen epochs and thresholds",
@@ -23,8 +25,9 @@ def subset_label(source: Source, subset: str) -> str:
     return SUBSETS[subset].format(source.who, "who" if source.patients_known else "which")
 
 
-def warnings_of(source: Source, subset: str, evidence: Sequence[dict], task) -> list[str]:
-    """Full sentences; what a reader must know before the numbers. task: for the direction of its metrics."""
+def warnings_of(source: Source, subset: str, evidence: Sequence[dict], task, summary: Sequence[dict] = ()) -> list[str]:
+    """Full sentences; what a reader must know before the numbers. task: for the direction of its metrics; summary: rows of
+    summary.csv."""
     models, who, lines = source.models, source.who, []
     if not source.patients_known:
         each = (f"Some {who}s count as patients of their own, because nothing says whose they are" if source.some_named else
@@ -59,7 +62,22 @@ def warnings_of(source: Source, subset: str, evidence: Sequence[dict], task) -> 
     if changed:
         lines.append(f"The folds were trained with different settings ({', '.join(sorted(changed))}); methods are those of the "
                      "first.")
-    return lines + few_patients(source, evidence)
+    return lines + never_found(summary, task) + few_patients(source, evidence)
+
+
+def never_found(summary: Sequence[dict], task) -> list[str]:
+    """Classes whose first headline score is 0, the worst that there is, in all cases or in those of a fold: a mean over classes
+    hides them."""
+    of_class = {row["metric"] for row in summary if row["class"] != ALL}
+    main = next((metric for metric in task.headline if metric in of_class and larger_is_better(metric, task)), "")
+    lines = []
+    for row in [row for row in summary if row["metric"] == main and row["class"] != ALL]:
+        folds = [int(column.removeprefix("fold")) for column in fold_columns(row) if row[column] == 0]
+        if row["estimate"] == 0:
+            lines.append(f"{row['class']} was never found: its {label_of(main)} is 0.")
+        elif folds:
+            lines.append(f"{row['class']} was never found by the model of {folds_text(folds)}: its {label_of(main)} is 0 there.")
+    return lines
 
 
 def learnt_nothing(model: dict, task) -> bool:

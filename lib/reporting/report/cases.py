@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Iterable, Sequence
 
-from lib.evaluation.agreement import DECISIONS, TRUE
+from lib.evaluation.agreement import DECISIONS, SIZES, TRUE
 from lib.reporting.glossary import direction_of, label_of, unit_of
 from lib.reporting.report.page import CaseRow, Column
 from lib.tasks.base import ALL
 
-SIZES = ("volume_", "area_")  # beginnings of the metric of how large a region is: 0 says that it is not there
+MOSTLY = 0.5  # recall of a region below which most of it is missed
 WORST_SHARE, WORST_LEAST = 10, 10  # a case in so many is called worst, from so many cases on
 HIDDEN = ("tolerance_truth",)  # which truth was scored, not how well
 NO_TEXT = ("case", "patient", "fold", "unit", "seconds")  # of a worksheet's row: what stands elsewhere, or differs by machine
@@ -111,6 +111,8 @@ def failures_of(scores: Scores, texts: dict[str, str], main: str) -> list[str]:
             found += failure_of(name, metric.removesuffix(TRUE), said, true)
     found += [f"wrong place: {name}" for (name, metric), value in scores.items()
               if metric == "iou" and name != ALL and value == 0 and f"missed: {name}" not in found]
+    found += [f"mostly missed: {name}" for (name, metric), value in scores.items()
+              if metric == "recall" and name != ALL and 0 < value < MOSTLY]
     if math.isnan(scores.get((ALL, main), 0.0)):
         found.append(f"undefined: {label_of(main)}")
     return list(dict.fromkeys(found))

@@ -94,10 +94,15 @@ class Source:
 
 
 def read_history(path: Path) -> list[dict]:
-    """Rows of metrics.csv; numbers, NaN for an empty cell; [] without the file."""
+    """Rows of metrics.csv; numbers, NaN for an empty cell; [] without the file, or if somebody has damaged it."""
     if not path.is_file():
         return []
-    return [{column: float(value) if value else math.nan for column, value in row.items() if column} for row in read_table(path)]
+    try:
+        rows = [{column: float(value) if value else math.nan for column, value in row.items() if column}
+                for row in read_table(path)]
+    except (ValueError, TypeError):
+        return []
+    return rows if all("epoch" in row for row in rows) else []
 
 
 def is_of(rows: Sequence[dict], model: dict) -> bool:

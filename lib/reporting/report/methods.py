@@ -6,8 +6,7 @@ from typing import Sequence
 
 from lib import __version__
 from lib.data.folds import EXTERNAL
-from lib.evaluation.paired import FEWEST
-from lib.evaluation.statistics import RESAMPLES
+from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
 from lib.reporting.glossary import counted, score_in_words
 from lib.reporting.report.facts import SUBSETS, Source, by_hand_text, folds_text, held, lost_cases, ranged, voters
 from lib.reporting.report.provenance import (FOLDSCAN, RUNNING, installed, largest_differences, size_unit, threshold_value,
@@ -97,7 +96,7 @@ def selection_text(source: Source, task, words: Wording | None) -> str:
         models = [source.models[fold] for fold in chosen]
         metrics = listed(list(dict.fromkeys(score_in_words(model["metric"]) for model in models)))
         where = "" if len(chosen) == len(source.models) else f" of {folds_text(chosen)}"
-        lines.append(f"The epoch{where} with the best {metrics} was kept (epoch {span([m['epoch'] + 1 for m in models])}).")
+        lines.append(f"The epoch{where} with the best {metrics} was kept ({epochs([m['epoch'] + 1 for m in models])}).")
     if last:
         lines.append(f"Without validation {source.who}s, {'it' if len(source.models) == 1 else folds_text(last)} kept the last "
                      "epoch.")
@@ -119,8 +118,9 @@ def threshold_sentences(source: Source, task, words: Wording | None) -> list[str
     return lines
 
 
-def span(values: Sequence[int]) -> str:
-    return str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+def epochs(values: Sequence[int]) -> str:
+    """epoch 7; epochs 22, 34 and 40."""
+    return f"epoch {values[0]}" if min(values) == max(values) else f"epochs {listed([str(value) for value in values])}"
 
 
 # --- testing -----------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def judging(evidence: Sequence[dict]) -> list:
 def few_patients(source: Source, evidence: Sequence[dict]) -> list[str]:
     """A sentence where percentile intervals have fewer patients than they need; [] elsewhere."""
     patients = len({one["patient"] for one in evidence})
-    if not 0 < patients < FEWEST:
+    if not 0 < patients < FEW_PATIENTS:
         return []
     told = "there are no intervals" if patients == 1 else "percentile intervals of so few are too narrow"
     return [f"The scores are of {counted(patients, source.who)} only: {told}."]

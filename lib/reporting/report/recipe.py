@@ -138,7 +138,8 @@ def training_text(source: Source, study: Study, words: Wording | None) -> str:
              + (f" {words.aim}. The loss was {words.loss}." if words else ".")]
     momentum = f", momentum {settings.momentum:g}" if settings.optimizer in ("sgd", "rmsprop") else ""
     batch = f"batches of {settings.batch_size}" + (f", {settings.accumulate} of them per step" if settings.accumulate > 1 else "")
-    stops = f", stopping after {settings.patience} without a better validation score" if waits(source, settings) else ""
+    early = waits(source, settings) and settings.patience < settings.epochs
+    stops = f", stopping after {settings.patience} without a better validation score" if early else ""
     lines.append(f"It was optimised by {OPTIMIZERS[settings.optimizer]} (learning rate {settings.learning_rate:g}, weight decay "
                  f"{settings.weight_decay:g}{momentum}) with {schedule_text(source, settings)}, in {batch}, for at most "
                  f"{counted(settings.epochs, 'epoch')}{stops}.")

@@ -42,7 +42,7 @@ def render(page: Page, pictures: Pictures, path: Path) -> Path:
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     facts = {"page": page, "style": style, "script": script, "facts": json_text(facts_for_script(page)),
              "policy": POLICY.format(style=content_hash(style), script=content_hash(script)),
-             "cards": cards(page.headline), "groups": by_metric([row for row in page.headline if not is_fact(row)]),
+             "cards": cards(page.headline), "by_class": by_class(page.headline), "groups": by_metric([row for row in page.headline if not is_fact(row)]),
              "counts": by_metric([row for row in page.headline if is_fact(row)]), "charts": by_section(page.charts),
              "fold_score": shared_metric(page.folds), "metrics": explained(page), "picture_count": pictures.count,
              "picture_note": pictures.note, "pictures": blocks(pictures), "TRAINING": TRAINING, "resamples": f"{RESAMPLES:,}",
@@ -146,6 +146,11 @@ def blocks(pictures: Pictures) -> Iterator[dict]:
 # --- how facts are grouped ---------------------------------------------------------------------------------------
 
 
+def by_class(rows: list[dict]) -> bool:
+    """Whether there are numbers of single classes, from which one of all must be told apart."""
+    return any(row["class"] != ALL for row in rows)
+
+
 def by_metric(rows: list[dict]) -> list[tuple[str, list[dict]]]:
     metrics = dict.fromkeys(row["metric"] for row in rows)
     return [(metric, [row for row in rows if row["metric"] == metric]) for metric in metrics]
@@ -214,7 +219,7 @@ def forest(row: dict, ends: tuple[float, float], folds: list[str]) -> dict:
 
 def slug(name: str) -> str:
     """A name as a part of an id."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def paragraphs(text: str) -> list[str]:
