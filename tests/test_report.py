@@ -12,7 +12,7 @@ import pytest
 from lib.reporting.glossary import counted, score_label
 from lib.reporting.report import charts_of, write_report
 from lib.reporting.report.cases import case_rows, directions, failures_of, larger_is_better, picture_key, worst_cases
-from lib.reporting.report.facts import fold_rows, folds_text, patient_flow, ranged, without_places
+from lib.reporting.report.facts import fold_rows, folds_text, patient_flow, ranged, read_history, without_places
 from lib.reporting.report.layers import PictureBook
 from lib.reporting.report.provenance import largest_differences, provenance_rows
 from lib.reporting.report.run_curves import draw_run_curves
@@ -194,6 +194,8 @@ def test_failures_in_plain_words(scores, expected):
 
 def test_a_wrong_class_is_a_failure():
     assert failures_of({}, {"truth": "good", "predicted": "poor"}, "accuracy") == ["wrong class"]
+    recalls = {("a", "recall"): 0.49, ("b", "recall"): 0.5, ("c", "recall"): 0.0, ("all", "recall"): 0.3}
+    assert failures_of(recalls, {}, "dice") == ["mostly missed: a"]  # c is `missed` by its size
     assert failures_of({}, {"truth": "good", "predicted": "good"}, "accuracy") == []
     assert failures_of({}, {"predicted": "good"}, "accuracy") == []  # nobody knows
 
@@ -234,6 +236,12 @@ def test_learning_curves_have_a_line_per_fold_and_a_ring_where_it_was_kept(tmp_p
 
 def source_rows(fold):
     return [{column: float(value) for column, value in row.items()} for row in history(fold)]
+
+
+@pytest.mark.parametrize("text", ["epok,train_loss\n0,1\n", "epoch,train_loss\n0,one\n", "epoch;train_loss\n0;1\n", ""])
+def test_a_damaged_table_of_training_is_no_curve(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    assert read_history(tmp_path / "metrics.csv") == [] == read_history(tmp_path / "none.csv")
 
 
 def test_rings_lie_on_the_kept_epochs(tmp_path, monkeypatch):

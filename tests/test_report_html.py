@@ -13,7 +13,7 @@ from report_pages import Book, facts, svg
 from lib.evaluation.statistics import RESAMPLES
 from lib.reporting.report.inline_svg import inline_svg
 from lib.reporting.report.page import Chart, Column
-from lib.reporting.report.rendering import FOLDER, first_look, forest, render, span, truth_columns
+from lib.reporting.report.rendering import FOLDER, first_look, forest, render, slug, span, truth_columns
 
 
 class Elements(HTMLParser):
@@ -227,3 +227,8 @@ def test_contrasts(theme):
             for back in backs:
                 low, high = sorted((luminance(colours[front]), luminance(colours[back])))
                 assert (high + .05) / (low + .05) >= least, (theme, front, back)
+
+
+def test_names_in_any_letters_have_ids_of_their_own():
+    assert len({slug(name) for name in ("\u5934\u56f4_px", "\u8179\u56f4_px", "gr\u00f6\u00dfe_mm", "gr\u00fc\u00dfe_mm")}) == 4
+    assert slug("map@[.5:.95] <b>") == "map-.5-.95-b-"

@@ -14,7 +14,7 @@ from lib.networks import NETWORKS
 from lib.readers.nifti import NiftiFolders
 from lib.readers.videos import VideoTable
 from lib.reporting.report import without_twins
-from lib.reporting.report.card import caveats, learnt_nothing, missing_parts, model_card, subset_label
+from lib.reporting.report.card import caveats, learnt_nothing, missing_parts, model_card, never_found, subset_label
 from lib.reporting.report.facts import fold_rows, lost_cases, patient_flow
 from lib.reporting.report.methods import methods_text
 from lib.reporting.report.provenance import provenance_rows, trained_with
@@ -181,6 +181,20 @@ def test_presence_of_points_is_ranked_where_it_is_judged():
     words = make_task(study).wording(study.network)
     assert "ROC AUC of presence" in words.ranked and [one.name for one in words.thresholds] == [
         "presence above which a point counts as there"]
+
+
+def test_a_class_that_is_never_found_comes_before_the_mean_over_classes():
+    task = make_task(load_study("lumbar_spine"))
+
+    def row(name, metric, estimate, *folds):
+        return {"class": name, "metric": metric, "folds": 2, "estimate": estimate} | {f"fold{k}": v for k, v in enumerate(folds)}
+
+    rows = [row("bone", "dice", 0.8, 0.9, 0.7), row("ligament", "dice", 0.3, 0.6, 0.0), row("all", "dice", 0.5, 0.7, 0.0),
+            row("ligament", "iou", 0.2, 0.0, 0.0), row("bone", "hd95_px", 0.0, 0.0, 0.0)]
+    assert never_found(rows, task) == ["ligament was never found by the model of fold 1: its Dice is 0 there."]
+    rows[1] = row("ligament", "dice", 0.0, 0.0, None)  # no case of fold 1 has it
+    assert never_found(rows, task) == ["ligament was never found: its Dice is 0."]
+    assert never_found(rows[:1], task) == never_found([], task) == []
 
 
 def test_few_patients_are_told_once_and_by_one_limit(tmp_path):

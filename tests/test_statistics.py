@@ -391,6 +391,16 @@ def test_agreement_of_cases_and_set_by_hand():
     assert [row["fold"] for row in derived if row["metric"] == "nt_mm_missed"] == [0, 1, ""]
 
 
+def test_a_size_of_0_is_none():
+    """Of a region: predicted 0 of 4 is a miss, 3 of 0 is spurious, 0 of 0 is neither. Of a share, 0 is a value."""
+    pairs = [(0.0, 4.0), (3.0, 0.0), (0.0, 0.0), (2.0, 2.0), (5.0, float("nan"))]
+    for metric, expected in (("volume_ml", (1, 2)), ("area_px", (1, 2)), ("visible_share", (0, 1))):
+        rows = [result(0, f"p{n}", value, f"{metric}{ending}") for n, pair in enumerate(pairs)
+                for ending, value in zip(("", "_true"), pair)]
+        found = numbers(agreement(rows))
+        assert (found[f"{metric}_missed"], found[f"{metric}_spurious"]) == expected
+
+
 def test_agreement_is_summarised():
     rows = PAIRS + GAPS
     summary = summarise(rows + agreement(rows)).set_index("metric")
