@@ -133,7 +133,7 @@ def test_what_was_skipped_is_listed_and_the_next_command_said(prepared, tmp_path
     place = prepared.copy(tmp_path, "prepared")
     shutil.rmtree(place.space.prepared)
     text = run_script("1", *PREPARE, "--set", "report.figures=false", cwd=tmp_path).stdout
-    assert re.search(r"skipped.*notes", text) and "7 cases, 59 samples, 3 folds" in text and "2b-TrainingKFolds.py" in text
+    assert re.search(r"skipped.*notes", text) and "7 cases of 7 patients, 59 samples, 3 folds" in text and "2b-TrainingKFolds.py" in text
 
 
 def test_second_run_does_nothing_and_says_so(prepared, tmp_path):
