@@ -60,6 +60,9 @@ class Tab:
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
         self.driver.get(self.path.as_uri())
+        # `get` may come back while the page before is still there, or this one is not whole: its script is its last element
+        self.wait(f"return document.readyState === 'complete' && location.href.startsWith({self.path.as_uri()!r}) && "
+                  "first('#facts') !== null", seconds=30)
 
     def js(self, script: str, *arguments):
         """What a script gives; it may speak of first(selector) and all(selector)."""
