@@ -59,10 +59,12 @@ class Tab:
     def load(self):
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
+        self.js("window.isBefore = true")
         self.driver.get(self.path.as_uri())
-        # `get` may come back while the page before is still there, or this one is not whole: its script is its last element
-        self.wait(f"return document.readyState === 'complete' && location.href.startsWith({self.path.as_uri()!r}) && "
-                  "first('#facts') !== null", seconds=30)
+        # `get` may come back while the page before is still there, which may be this one, or before this one's script has run
+        self.wait("return !window.isBefore && document.readyState === 'complete' && first('#facts') !== null && "
+                  f"location.href.startsWith({self.path.as_uri()!r})", seconds=30)
+        self.settle()
 
     def js(self, script: str, *arguments):
         """What a script gives; it may speak of first(selector) and all(selector)."""
@@ -77,13 +79,27 @@ class Tab:
     def click(self, selector: str):
         self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", self.one(selector))
         self.one(selector).click()
+        self.settle()
 
     def press(self, *keys: str):
         """To what has the focus."""
         from selenium.webdriver.common.action_chains import ActionChains
         ActionChains(self.driver).send_keys(*keys).perform()
+        self.settle()
 
-    def wait(self, script: str, seconds: float = 5):
+    def settle(self, milliseconds: int = 0):
+        """Until the page has answered what was done: its timers of so long have run, and two frames were drawn. What a browser
+        tells a page of colours, paper and scrolling it tells it with a frame, after styles have changed already."""
+        self.driver.execute_async_script("const done = arguments[1]; setTimeout(() => requestAnimationFrame(() => "
+                                         "requestAnimationFrame(done)), arguments[0])", milliseconds)
+
+    def cdp(self, command: str, **parameters):
+        """What the browser answers to a command, once the page has followed it."""
+        answer = self.driver.execute_cdp_cmd(command, parameters)
+        self.settle()
+        return answer
+
+    def wait(self, script: str, seconds: float = 20):
         """Until a script gives something true."""
         end = time.monotonic() + seconds
         while not self.js(script):
@@ -94,7 +110,7 @@ class Tab:
         """Of a select, or into a field, as a user would, until the page has followed."""
         self.js("arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}));"
                 "arguments[0].dispatchEvent(new Event('change', {bubbles: true}))", self.one(selector), value)
-        time.sleep(.2)
+        self.settle(150)  # filters wait for 120
 
     def rows(self) -> list[str]:
         """Cases of the whole table, also those that are made as one scrolls."""
@@ -127,7 +143,7 @@ def ordered(key: str, reverse: bool) -> list[str]:
 
 def test_opens_from_disk_and_asks_nothing_of_any_network(tab):
     tab.js("window.scrollTo(0, document.documentElement.scrollHeight)")
-    time.sleep(.3)
+    tab.settle()
     messages = [json.loads(entry["message"])["message"] for entry in tab.driver.get_log("performance")]
     asked = [one["params"] for one in messages if one["method"] == "Network.requestWillBeSent"]
     page = tab.path.as_uri()  # (the browser's own first page may still be at work)
@@ -354,7 +370,7 @@ LIGHT_GROUND, DARK_GROUND = "rgb(251, 250, 247)", "rgb(19, 21, 24)"
 
 
 def prefer(tab, scheme: str):
-    tab.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    tab.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
 
 def test_light_and_dark(tab):
@@ -386,12 +402,12 @@ def test_the_section_that_is_read_is_marked(tab):
 
 
 def test_on_paper(tab):
-    made = tab.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "paperWidth": 8.27, "paperHeight": 11.69})
+    made = tab.cdp("Page.printToPDF", preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)
     pdf = base64.b64decode(made["data"])
     assert pdf.startswith(b"%PDF") and 8 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 20
     assert len(tab.texts("#case-table tbody tr")) == 200 and "first 200 of 260" in tab.texts("#table-print-note")[0]
     assert "first 12 of 260" in tab.texts("#gallery-print-note")[0]
-    tab.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    tab.cdp("Emulation.setEmulatedMedia", media="print")
     try:
         for selector in (".bar", ".tools", "#copy", "#case-table thead button", ".skip"):
             assert tab.js("return getComputedStyle(first(arguments[0])).display", selector) == "none", selector
@@ -403,14 +419,14 @@ def test_on_paper(tab):
         shown = tab.js("return all('#gallery li').filter(one => getComputedStyle(one).display !== 'none').length")
         assert shown == 12
     finally:
-        tab.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        tab.cdp("Emulation.setEmulatedMedia", media="")
     assert not tab.js("return first('details').open")  # it was, on paper
 
 
 @pytest.mark.parametrize("width", [400, 800])
 def test_narrow_screens_scroll_in_one_direction(tab, width):
     screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    tab.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    tab.cdp("Emulation.setDeviceMetricsOverride", **screen)
     try:
         assert tab.js("return innerWidth") == width
         assert tab.js("return document.documentElement.scrollWidth === document.documentElement.clientWidth")
@@ -418,7 +434,7 @@ def test_narrow_screens_scroll_in_one_direction(tab, width):
         assert tab.js("const box = first('#lightbox'); return box.scrollWidth <= box.clientWidth && box.clientWidth < innerWidth")
         tab.press(ESCAPE)
     finally:
-        tab.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        tab.cdp("Emulation.clearDeviceMetricsOverride")
 
 
 def test_methods_are_copied(tab):
@@ -535,7 +551,7 @@ def test_all_failures_of_a_tile_are_in_sight(browser, tmp_path, width):
     cases = [dataclasses.replace(case, failures=many if place == 1 else []) for place, case in enumerate(page.cases)]
     screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     tab = Tab(browser, render(dataclasses.replace(page, cases=cases), Book(8, (96, 72)), tmp_path / "report.html"))
-    tab.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    tab.cdp("Emulation.setDeviceMetricsOverride", **screen)
     try:
         spilt = tab.js("""return all('#gallery .failure, #gallery .line').filter(part => {
             const [inner, outer] = [part, part.closest('button')].map(one => one.getBoundingClientRect());
@@ -543,4 +559,4 @@ def test_all_failures_of_a_tile_are_in_sight(browser, tmp_path, width):
         }).map(part => part.textContent)""")
         assert spilt == [] and tab.texts("#gallery .failure") == many
     finally:
-        tab.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        tab.cdp("Emulation.clearDeviceMetricsOverride")
