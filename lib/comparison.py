@@ -11,6 +11,7 @@ from lib.data.store import Prepared
 from lib.evaluation.agreement import DECISIONS, TRUE
 from lib.evaluation.paired import COLUMNS, Key, Ranking, compare_cases, compare_sets
 from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
+from lib.evaluation.summary import is_asked
 from lib.reporting.comparison import draw_comparison, left_out, table
 from lib.reporting.style import with_pdf
 from lib.results import Told
@@ -48,7 +49,7 @@ def compare_runs(prepared: Prepared, study: Study, space: Workspace, one: str, o
     if pooled:  # a patient who validates in several folds has no one model
         rows += compare_set_numbers(a, b, places, patients, progress)
     differences = difference_rows(of_a, of_b, places, patients)
-    shown = [row for row in rows if {row["metric"], f"{row['metric']}/{row['class']}"} & set(a.task.headline)]
+    shown = [row for row in rows if is_asked(row, a.task.headline)]
     target = a.folder / f"compare-{b.label}"
     with building(target) as folder, with_pdf(study.report.pdf):
         write_table(folder / "comparison.csv", COLUMNS, rows)

@@ -15,6 +15,7 @@ from lib.data.grid import content_hash
 from lib.data.store import CaseRecord, Prepared, Samples
 from lib.onnx_model import OnnxModel
 from lib.prediction import BATCH, predict_cases
+from lib.reporting.report.facts import Source
 from lib.study import InputError, Study, training_differences
 from lib.tasks import make_task
 from lib.workspace import Workspace, file_hash
@@ -67,6 +68,13 @@ def provider(members: dict[int, Member]) -> str:
     return next(iter(members.values())).model.provider.removesuffix("ExecutionProvider")
 
 
+def source_of(prepared: Prepared, space: Workspace, name: str, members: dict[int, Member], onnx_dir: Path | None,
+              loaded: str) -> Source:
+    """Where results of these models come from, for the report."""
+    return Source(prepared, space, name, {fold: member.model.meta for fold, member in members.items()},
+                  onnx_dir or space.onnx(name), loaded)
+
+
 def provenance(prepared: Prepared, members: dict[int, Member], header: dict) -> dict:
     """From which data and which models the results came."""
     trained = next(iter(members.values())).model.meta["study"]
@@ -87,8 +95,8 @@ def finite(outputs: dict[str, np.ndarray], case: CaseRecord, member: Member) -> 
     """The outputs of a model for a case as they are. Raises InputError if one that the task reads is not finite."""
     for name in member.task.reads:
         if name in outputs and not np.isfinite(outputs[name]).all():
-            raise InputError(f"{member.model.path} answers {case.case} with numbers that are not finite: look at this case, and at "
-                             f"the training of fold {member.model.fold}")
+            raise InputError(f"{member.model.path} answers {case.case} with numbers that are not finite: look at this case, and "
+                             f"at the training of fold {member.model.fold}")
     return outputs
 
 

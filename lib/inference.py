@@ -10,11 +10,10 @@ from typing import Sequence
 
 from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
-from lib.ensemble import Member, finite, open_models, provenance, provider, vote, voters_task
+from lib.ensemble import Member, finite, open_models, provenance, provider, source_of, vote, voters_task
 from lib.prediction import BATCH, predict_cases
 from lib.reporting.report import REPORT
-from lib.reporting.report.facts import Source
-from lib.results import Results, Told, check_tolerance, headline
+from lib.results import Results, Told, check_tolerance, evidence_of, headline
 from lib.study import InputError, Study
 from lib.run_tracking import track_results
 from lib.workspace import Workspace, building, read_json
@@ -49,8 +48,7 @@ def test_folds(prepared: Prepared, study: Study, space: Workspace, name: str, on
         target, keep = results_folder(space, name, one, loaded)
         stale = sorted(target.glob("compare-*"))  # they go with the results that they are of
         with building(target, keep=keep) as folder:
-            results = Results(folder, study, Source(prepared, space, name, {fold: m.model.meta for fold, m in members.items()},
-                                                    onnx_dir or space.onnx(name), loaded))
+            results = Results(folder, study, source_of(prepared, space, name, members, onnx_dir, loaded))
             test = test_together if one == EXTERNAL else test_apart
             evidence = test(results, prepared, members, of_folds, progress, one)
             task = next(iter(members.values())).task
@@ -102,7 +100,7 @@ def test_fold(results: Results, prepared: Prepared, fold: int, member: Member, s
         prediction, truth = member.task.decode(finite(raw, case, member), case), prepared.truth(case)
         seconds = clock.read() + time.perf_counter() - started
         results.add_case(fold, case, member.task.score(prediction, truth, case), member.task, seconds)
-        seen.append({"fold": fold, "case": case.case, **member.task.evidence(prediction, truth, case)})
+        seen.append(evidence_of(member.task, fold, prediction, truth, case))
         results.write(member.task, prepared.frames[case.frames], prediction, truth, case, fold, beneath)
     return seen
 
@@ -117,11 +115,11 @@ def test_together(results: Results, prepared: Prepared, members: dict[int, Membe
         truth = prepared.truth(case)
         predictions, prediction, seconds = vote(list(members.values()), task, prepared.frames, case, samples)
         for (fold, member), own in zip(members.items(), predictions):
-            alone[fold].append({"fold": fold, "case": case.case, **member.task.evidence(own, truth, case)})
+            alone[fold].append(evidence_of(member.task, fold, own, truth, case))
         results.add_case("", case, task.score(prediction, truth, case), task, seconds)
         results.write(task, prepared.frames[case.frames], prediction, truth, case)
         results.add_agreement(task, predictions, case)
-        evidence.append({"fold": "", "case": case.case, **task.evidence(prediction, truth, case)})
+        evidence.append(evidence_of(task, "", prediction, truth, case))
     for fold, member in members.items():
         results.add_set(fold, member.task, alone[fold])
     results.add_set("", task, evidence)

@@ -9,11 +9,10 @@ import numpy as np
 from lib.data.case import Case, CaseError, CaseProblem, Header
 from lib.data.grid import to_grid
 from lib.data.store import CaseRecord, Prepared, Samples, fit_of
-from lib.ensemble import Member, choose_voters, open_models, provenance, provider, vote, voters_task
+from lib.ensemble import Member, choose_voters, open_models, provenance, provider, source_of, vote, voters_task
 from lib.readers import make_reader
 from lib.reporting.report import REPORT
-from lib.reporting.report.facts import Source
-from lib.results import Results, Told, check_tolerance, headline
+from lib.results import Results, Told, check_tolerance, evidence_of, headline
 from lib.study import InputError, Study
 from lib.workspace import Workspace, building, read_json, text_hash, write_table
 
@@ -37,8 +36,7 @@ def predict_folder(prepared: Prepared, study: Study, space: Workspace, name: str
     target = results_of(space.results(name), root, loaded)
     evidence, alone = [], 0
     with building(target) as folder:
-        results = Results(folder, study, Source(prepared, space, name, {fold: m.model.meta for fold, m in members.items()},
-                                                onnx_dir or space.onnx(name), loaded))
+        results = Results(folder, study, source_of(prepared, space, name, members, onnx_dir, loaded))
         for entry in progress(scan.headers, len(scan.headers), "predict", unit="case"):
             case = read_new(reader, root, entry, labelled.get(entry.case), notes, rejected)
             voters = choose_voters(prepared, members, case, notes) if case else []
@@ -128,7 +126,7 @@ def predict_new(results: Results, study: Study, voters: list[Member], case: Case
     results.add_case(fold, record, scores, task, seconds)
     results.write(task, frames, prediction, truth, record, fold)
     results.add_agreement(task, predictions, record)
-    return [] if truth is None else [{"fold": fold, "case": record.case, **task.evidence(prediction, truth, record)}]
+    return [] if truth is None else [evidence_of(task, fold, prediction, truth, record)]
 
 
 def record_of(header: Header, study: Study) -> CaseRecord:

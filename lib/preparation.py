@@ -9,20 +9,19 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Sequence
 
 import cv2
 import numpy as np
 
-from lib import __version__
 from lib.data.case import CaseError, CaseProblem, Header
 from lib.data.folds import check_folds, external_patients, predefined_subsets
 from lib.data.grid import content_hash, to_grid
 from lib.data.store import Rows, fit_of, save_truth
 from lib.data.tables import write_tables
 from lib.networks import check_network, check_outputs
+from lib.packages import versions
 from lib.progress import no_progress
 from lib.readers import make_reader
 from lib.selection import Selection
@@ -116,7 +115,7 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
             "unreadable": unreadable, "rejected": [str(problem) for problem in rejected],
             "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
             "whole_series": task.whole_series,
-            "packages": {"foldscan": __version__, **{name: version(name) for name in PACKAGES}},
+            "packages": versions(PACKAGES),
         }
         write_manifest(folder, plain(manifest))
     return Outcome(True, len(kept.headers), kept.targets_shape[0], space.prepared, changed, notes, rejected)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from lib.evaluation.summary import is_asked, summarise
 from lib.evidence import EVIDENCE, write_evidence
 from lib.imaging.writing import write_prediction, write_shares
 from lib.reporting.report import write_report
@@ -149,6 +150,11 @@ def tidy(cells: dict, scores: dict) -> list[dict]:
     return [{**cells, "class": name, "metric": metric, "value": float(value)} for (name, metric), value in scores.items()]
 
 
+def evidence_of(task, fold: int | str, prediction, truth, case) -> dict:
+    """The task's evidence of a case, with the fold ("" if all were fused) and the case that it is of."""
+    return {"fold": fold, "case": case.case, **task.evidence(prediction, truth, case)}
+
+
 def case_key(case, beneath: str) -> str:
     return f"{beneath}/{case.case}"
 
@@ -159,7 +165,6 @@ def write_summary(path: Path, rows: list[dict], intervals: dict | None = None, p
     intervals: (class, metric) -> (low, high) of numbers over the whole set, which is of so many patients.
     """
     from lib.evaluation.agreement import agreement, agreement_intervals
-    from lib.evaluation.summary import summarise
     rows = [{column: row.get(column, "") for column in COLUMNS} for row in rows
             if row["metric"] != "tolerance_truth"]  # which truth was used has no mean
     patients = patients or len({row["patient"] for row in rows if row["patient"] != ""})
@@ -174,7 +179,7 @@ def headline(summary: list[dict], metrics: tuple[str, ...]) -> str:
     """The numbers that a person looks for first, as a table. metrics: METRIC of all classes, or METRIC/CLASS."""
     lines = [f"{'class':<20} {'metric':<34} {'mean over folds':>18} {'pooled [95 % interval]':>28} {'patients':>9}"]
     for row in summary:
-        if not {row["metric"], f"{row['metric']}/{row['class']}"} & set(metrics) or row["estimate"] is None:
+        if not is_asked(row, metrics) or row["estimate"] is None:
             continue
         spread = "" if row["mean"] is None else f"{row['mean']:.3f}" + ("" if row["sd"] is None else f" (SD {row['sd']:.3f})")
         interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"

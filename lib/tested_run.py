@@ -71,14 +71,14 @@ def open_run(space: Workspace, name: str, subset: str) -> TestedRun:
 
 def find_folder(space: Workspace, name: str, subset: str) -> Path:
     """The results of a run of this workspace, or the folder itself. Raises InputError."""
-    if Path(name).name == name and name not in (".", ".."):
+    if Path(name).name == name and name not in (".", "..") and not name.endswith(".partial"):  # else of a test that was killed
         run = space.results(name)
         folder = run if subset == "test" else run / subset
-        if (folder / "manifest.json").is_file() and not name.endswith(".partial"):  # else of a test that was killed
+        if (folder / "manifest.json").is_file():
             return folder
         others = [one for one in ("test", "validation", EXTERNAL)
                   if (run / ("" if one == "test" else one) / "manifest.json").is_file()]
-        if others and not name.endswith(".partial"):
+        if others:
             raise InputError(f"--compare {name}: it was not tested on {subset} cases; --split {others[0]} would compare those")
     if (Path(name) / "manifest.json").is_file():
         return Path(name)

@@ -6,14 +6,12 @@ import math
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from lib import __version__
 from lib.checkpoints import load_checkpoint, save_checkpoint
 from lib.data.augmentation import augment, check_augmentation
 from lib.data.batches import balanced_order, epoch_order, gather, random_windows, read_ahead, training_batches, window_index
@@ -22,6 +20,7 @@ from lib.devices import has_bf16, hash_seed, host_buffer
 from lib.networks import check_outputs, make_network
 from lib.networks.freezing import check_layers, set_trainable
 from lib.optimisation import make_optimizer, make_schedule, warming_average
+from lib.packages import versions
 from lib.progress import no_progress
 from lib.reporting.curves import draw_learning_curves
 from lib.reporting.style import with_pdf
@@ -99,6 +98,7 @@ class Trainer:
         self.schedule = make_schedule(self.optimizer, self.settings, steps, self.selection.larger_is_better)
         self.epoch, self.history, self.finished, self.calibration = 0, [], False, {}
         self._buffers: list[np.ndarray] = []
+        self.packages = versions(PACKAGES)  # looked up once, told by every checkpoint
 
     @cached_property
     def groups(self) -> np.ndarray | None:
@@ -121,10 +121,9 @@ class Trainer:
     def identity(self) -> dict:
         """What every checkpoint says of itself; file names are never asked."""
         prepared = self.fold.prepared
-        packages = {"foldscan": __version__, **{name: version(name) for name in PACKAGES}}
         return {"study": without_secrets(self.study.to_dict()), "fold": self.fold.index, "fingerprint": prepared.fingerprint,
                 "channels": prepared.channels, "metric": self.selection.metric,
-                "test_patients": prepared.test_hash(self.fold.index), "packages": packages, "amp": self.amp}
+                "test_patients": prepared.test_hash(self.fold.index), "packages": self.packages, "amp": self.amp}
 
     def save_kept(self, name: str, epoch: int, score: float) -> None:
         """The network that is kept, as script 3 takes it."""

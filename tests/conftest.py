@@ -143,6 +143,16 @@ class ImageWork:
     def results(self) -> Path:
         return self.workspace / "results" / self.run_name
 
+    @property
+    def prepared(self) -> Path:
+        return self.workspace / "prepared"
+
+    def fold(self, fold: int, run: str = "") -> Path:
+        return self.workspace / "runs" / (run or self.run_name) / f"fold{fold}"
+
+    def onnx(self, fold: int) -> Path:
+        return self.workspace / "onnx" / self.run_name / f"fold{fold}.onnx"
+
     def run(self, script: str, *args, expect: int = 0, **keys):
         place = ("-i", self.root) if script == "1" else ()
         return run_script(script, "-s", self.study, "-o", self.workspace, *place, *args, cwd=self.folder, expect=expect,

@@ -17,7 +17,7 @@ SLOW = ("torch", "pandas", "sklearn", "matplotlib", "cv2", "onnxruntime", "wandb
 # From the bottom up. A module may import from its own layer (without going in circles) and from those below it.
 # A new module needs a place here: name it, or the package that it is in.
 LAYERS = (
-    ("study", "progress", "cluster"),
+    ("study", "progress", "packages", "cluster"),
     ("workspace", "imaging", "tracking", "trackers", "devices"),
     ("readers", "tasks", "networks", "data", "evaluation", "reporting", "optimisation", "checkpoints", "prediction",
      "onnx_model", "selection", "evidence"),

@@ -37,16 +37,6 @@ TRAIN = ("-e", 8, "-b", 8, "-lr", 0.003, "--no-amp", "--tracker", "none", *(p fo
 class Planes(ImageWork):
     run_name = "cnn"
 
-    @property
-    def prepared(self) -> Path:
-        return self.workspace / "prepared"
-
-    def fold(self, fold: int, run: str = "") -> Path:
-        return self.workspace / "runs" / (run or self.run_name) / f"fold{fold}"
-
-    def onnx(self, fold: int) -> Path:
-        return self.workspace / "onnx" / self.run_name / f"fold{fold}.onnx"
-
 
 class Heads(Planes):
     run_name = "unet"

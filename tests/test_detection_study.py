@@ -45,13 +45,6 @@ class Work(ImageWork):
         """The images of Test."""
         return {path.stem for path in (self.root / IMAGES / "Test").iterdir()}
 
-    @property
-    def prepared(self) -> Path:
-        return self.workspace / "prepared"
-
-    def onnx(self, fold: int) -> Path:
-        return self.workspace / "onnx" / self.run_name / f"fold{fold}.onnx"
-
     def run(self, script: str, *args, **keys):
         return super().run(script, *args, timeout_s=900, **keys)
 

@@ -42,16 +42,6 @@ WEIGHTS = "video_quality_model.pt"
 class Work(ImageWork):
     run_name = "r2plus1d"
 
-    @property
-    def prepared(self) -> Path:
-        return self.workspace / "prepared"
-
-    def fold(self, fold: int, run: str = "") -> Path:
-        return self.workspace / "runs" / (run or self.run_name) / f"fold{fold}"
-
-    def onnx(self, fold: int) -> Path:
-        return self.workspace / "onnx" / self.run_name / f"fold{fold}.onnx"
-
     def open(self, *keys: str):
         """(Prepared, Study) as script 2a opens them."""
         return open_prepared(Workspace(self.workspace), load_study(self.study, keys), list(keys))

@@ -10,18 +10,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ImageWork, table
+from conftest import ImageWork as Study, table
 
 from lib.phantoms import phantom_maker
 
 UNET = "network={name: unet, width: 4, depth: 3}"
 QUICK = ("--set", "training.batch_size=8", "--set", "training.patience=0", "--tracker", "none")
 SIZE = "data.size=[44, 60]"  # odd multiples: nothing that a U-Net halves three times
-
-
-class Study(ImageWork):
-    def fold(self, fold: int, run: str = "unet") -> Path:
-        return self.workspace / "runs" / run / f"fold{fold}"
 
 
 @pytest.fixture(scope="session")

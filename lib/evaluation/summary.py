@@ -22,6 +22,11 @@ def fold_columns(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if re.fullmatch(r"fold\d+", name)]
 
 
+def is_asked(row: Mapping, metrics: Iterable[str]) -> bool:
+    """Whether a row's number is among `metrics`: METRIC of all classes, or METRIC/CLASS."""
+    return row["metric"] in metrics or f"{row['metric']}/{row['class']}" in metrics
+
+
 def summarise(results: Sequence[dict] | pd.DataFrame, seed: int = 0, intervals: Mapping[Key, tuple[float, float]] | None = None,
               set_patients: int = 0) -> pd.DataFrame:
     """The summary table of a tidy results table of one study and run.

@@ -6,14 +6,15 @@ import re
 from pathlib import Path
 from typing import Sequence
 
-from lib import __version__
+from lib.evaluation.summary import fold_columns, is_asked
+from lib.packages import versions
 from lib.reporting.glossary import unit_of, with_unit
 from lib.reporting.report.card import missing_parts, model_card, subset_label, warnings_of
 from lib.reporting.report.cases import case_rows, directions
 from lib.reporting.report.facts import Source, fold_rows, is_known, patient_flow, without_places
 from lib.reporting.report.methods import methods_text, trained_study
 from lib.reporting.report.layers import PictureBook, picture_legend
-from lib.reporting.report.provenance import FOLDSCAN, installed, provenance_rows, versions_text
+from lib.reporting.report.provenance import provenance_rows, versions_text
 from lib.reporting.report.page import TRAINING, Chart, Page
 from lib.reporting.report.rendering import render
 from lib.reporting.report.run_curves import draw_run_curves
@@ -48,8 +49,7 @@ def write_report(folder: Path, source: Source, judged: Study, task, manifest: di
     has collected, whose block is still open: the learning curves are drawn here.
     """
     subset = manifest.get("subset", "")
-    headline = without_twins([row for row in summary if row["estimate"] is not None
-                              and {row["metric"], f"{row['metric']}/{row['class']}"} & set(task.headline)])
+    headline = without_twins([row for row in summary if row["estimate"] is not None and is_asked(row, task.headline)])
     order = [metric.partition("/")[0] for metric in task.headline]
     headline.sort(key=lambda row: order.index(row["metric"]))  # of one metric as summary.csv has them
     headline, summary = ([row | {"patients": is_known(source, row["patients"])} for row in table]
@@ -61,14 +61,14 @@ def write_report(folder: Path, source: Source, judged: Study, task, manifest: di
     page = Page(
         title=f"Results of {source.loaded or source.name}", study_title=study.title or study.name, run=source.name,
         subset_label=subset_label(source, subset), headline=headline, summary=summary,
-        fold_columns=[column for column in (summary[0] if summary else {}) if re.fullmatch(r"fold\d+", column)],
+        fold_columns=fold_columns(summary[0] if summary else ()),
         direction=directions(dict.fromkeys(row["metric"] for row in summary), task), folds=fold_rows(source),
         flow=patient_flow(source, subset, folder, sheet, evidence),
         charts=charts_of(drawings, task, len(evidence)), columns=columns, cases=cases, worst_by=worst_by,
         provenance=provenance_rows(source, task, manifest),
         methods=methods_text(source, subset, task, manifest["computed_on"], evidence, sheet),
         card=model_card(source, subset, judged, task, headline, warnings, evidence),
-        generator=versions_text({FOLDSCAN: __version__, **installed(GENERATOR)}),
+        generator=versions_text(versions(GENERATOR)),
         warnings=[*warnings, *missing_parts(source, evidence, book.count)],
         picture_legend=picture_legend(task) if book.count else [])
     return render(page, book, folder / REPORT)

@@ -42,7 +42,7 @@ class Source:
         """Whether it is known which images are of one patient; if not, each counts as a patient of its own."""
         return self.prepared.manifest.get("patients_known", True)
 
-    @property
+    @cached_property
     def who(self) -> str:
         """What was dealt into folds and is drawn for intervals: a patient, or (patients not being known) an image."""
         if self.patients_known:
@@ -82,7 +82,7 @@ class Source:
         """fold -> rows of metrics.csv as numbers, of each model of the run; [] without the file."""
         return {fold: read_history(self.space.fold(self.name, fold) / "metrics.csv") for fold in self.models if not self.loaded}
 
-    @property
+    @cached_property
     def histories(self) -> dict[int, list[dict]]:
         """Those of `tables` that are there, and of the very training that the model is of."""
         return {fold: rows for fold, rows in self.tables.items() if is_of(rows, self.models[fold])}

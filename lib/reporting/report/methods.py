@@ -7,9 +7,10 @@ from typing import Sequence
 from lib import __version__
 from lib.data.folds import EXTERNAL
 from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
+from lib.packages import FOLDSCAN, installed
 from lib.reporting.glossary import counted, score_in_words
 from lib.reporting.report.facts import SUBSETS, Source, by_hand_text, folds_text, held, lost_cases, ranged, voters
-from lib.reporting.report.provenance import (FOLDSCAN, RUNNING, installed, largest_differences, size_unit, threshold_value,
+from lib.reporting.report.provenance import (RUNNING, largest_differences, size_unit, threshold_value,
                                              thresholds_of, trained_with, versions_text)
 from lib.reporting.report.recipe import preprocessing_text, training_text
 from lib.study import Study, study_from_dict

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-from typing import Iterable
-
-from lib import __version__
+from lib.packages import FOLDSCAN, versions
 from lib.reporting.glossary import number, unit_of
 from lib.reporting.report.facts import Source, folds_text, read_if_there, status_of
 from lib.tasks.wording import Threshold
 
-FOLDSCAN = "foldscan"  # among the packages of a manifest and of a model
 # what script 4 computes with
 RUNNING = ("onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "pandas", "scikit-learn", "opencv-python", "matplotlib")
-
-
-def installed(names: Iterable[str]) -> dict[str, str]:
-    """Package -> its version, of those that are there."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # onnxruntime may be onnxruntime-gpu
-            continue
-    return found
 
 
 def largest_differences(source: Source) -> dict[int, float]:
@@ -80,8 +65,7 @@ def provenance_rows(source: Source, task, manifest: dict) -> list[tuple[str, str
     rows += [("Loaded model", source.loaded)] if source.loaded else []
     rows += [(f"Model of fold {fold}", model_text(source, task, fold, parity.get(fold))) for fold in source.models]
     rows += [("Tolerance", f"{task.tolerance_mm:g} mm")] if task.tolerance_mm else []
-    return rows + [("Computed on", manifest["computed_on"]), ("Packages, here", versions_text({FOLDSCAN: __version__,
-                                                                                              **installed(RUNNING)})),
+    return rows + [("Computed on", manifest["computed_on"]), ("Packages, here", versions_text(versions(RUNNING))),
                    ("Packages, training", trained_with(source) or "unknown"),
                    ("Packages, preparation", versions_text(prepared.manifest.get("packages", {})))]
 

@@ -42,8 +42,9 @@ def render(page: Page, pictures: Pictures, path: Path) -> Path:
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     facts = {"page": page, "style": style, "script": script, "facts": json_text(facts_for_script(page)),
              "policy": POLICY.format(style=content_hash(style), script=content_hash(script)),
-             "cards": cards(page.headline), "by_class": by_class(page.headline), "groups": by_metric([row for row in page.headline if not is_fact(row)]),
-             "counts": by_metric([row for row in page.headline if is_fact(row)]), "charts": by_section(page.charts),
+             "cards": cards(page.headline), "by_class": by_class(page.headline), "charts": by_section(page.charts),
+             "groups": by_metric([row for row in page.headline if not is_fact(row)]),
+             "counts": by_metric([row for row in page.headline if is_fact(row)]),
              "fold_score": shared_metric(page.folds), "metrics": explained(page), "picture_count": pictures.count,
              "picture_note": pictures.note, "pictures": blocks(pictures), "TRAINING": TRAINING, "resamples": f"{RESAMPLES:,}",
              "pairs": bool(truth_columns(page.columns))}
