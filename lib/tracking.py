@@ -12,8 +12,11 @@ A new tracker is one subclass of lib.trackers.base.Tracker in `TRACKERS`.
 from __future__ import annotations
 
 import math
+import queue
+import threading
+from concurrent.futures import Future, wait
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -25,25 +28,56 @@ from lib.trackers.wandb import WandbTracker
 from lib.workspace import file_hash
 
 ARTIFACT_LIMIT_BYTES = 100_000_000  # a larger file is tracked by reference
+DEADLINE_S = 300  # of one call, long enough for the largest file by a slow line; a tracker's own timeouts may count silence only
 
 TRACKERS: dict[str, type[Tracker]] = {"none": Tracker, "wandb": WandbTracker, "tensorboard": TensorboardTracker,
                                       "mlflow": MlflowTracker}
 
 
+class OwnThread:
+    """Calls functions on a thread of its own, one after the other. The thread ends with the process, whatever it waits for."""
+
+    def __init__(self):
+        self._calls: queue.SimpleQueue = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            answer, function, arguments = call
+            try:
+                answer.set_result(function(*arguments))
+            except BaseException as error:  # the caller's to handle
+                answer.set_exception(error)
+
+    def call(self, function: Callable, *arguments) -> Any:
+        """What the function gives or raises; TimeoutError after DEADLINE_S, when it is left behind."""
+        answer: Future = Future()
+        self._calls.put((answer, function, arguments))
+        if not wait([answer], DEADLINE_S).done:
+            raise TimeoutError(f"no end in {DEADLINE_S} s")
+        return answer.result()
+
+    def close(self) -> None:
+        """No more calls."""
+        self._calls.put(None)
+
+
 class GuardedTrackers(Tracker):
-    """Several trackers as one. One that fails is left out from then on, after a line on stderr."""
+    """Several trackers as one. One that fails or hangs is left out from then on, after a line on stderr."""
 
     def __init__(self, names: Sequence[str], run: TrackedRun, failed: set[str]):
         self._workspace, self._failed = run.workspace, failed
         ids, parents = parse_ids(run.resume_id), parse_ids(run.parent_id)
         self._ids = ids  # those of trackers left out this time are kept for the next
         self._live: dict[str, Tracker] = {}
+        self._threads = {name: OwnThread() for name in names if name not in failed}
         for name in dict.fromkeys(names):
             if name in failed:
                 continue
             try:
-                tracker = TRACKERS[name](TrackedRun(run.project, run.group, run.fold, run.workspace, clean(run.config),
-                                                    ids.get(name, ""), parents.get(name, "")))
+                tracker = self._threads[name].call(TRACKERS[name], TrackedRun(
+                    run.project, run.group, run.fold, run.workspace, clean(run.config), ids.get(name, ""),
+                    parents.get(name, "")))
             except Exception as error:  # whatever a tracker meets at its start, training goes on without it
                 self._drop(name, error)
                 continue
@@ -91,18 +125,19 @@ class GuardedTrackers(Tracker):
 
     def finish(self, failed=False):
         self._each("finish", failed)
-        self._live.clear()
+        for name in list(self._live):
+            self._leave(name)
 
     def _each(self, method: str, *arguments) -> None:
         for name, tracker in list(self._live.items()):
             try:
-                getattr(tracker, method)(*arguments)
+                self._threads[name].call(getattr(tracker, method), *arguments)
             except Exception as error:  # network, quota, a crash of its service: training goes on without it
                 self._drop(name, error)
 
     def _drop(self, name: str, error: Exception) -> None:
         self._failed.add(name)
-        tracker = self._live.pop(name, None)
+        tracker = self._leave(name)
         if tracker is not None:
             tracker.abandon(error)
         package = TRACKERS[name].package
@@ -110,6 +145,10 @@ class GuardedTrackers(Tracker):
             warn(f"tracker {name} is not installed: `pip install {package}` adds it; metrics.csv goes on")
         else:
             warn(f"tracker {name} stopped: {one_line(error)}; metrics.csv goes on")
+
+    def _leave(self, name: str) -> Tracker | None:
+        self._threads.pop(name).close()
+        return self._live.pop(name, None)
 
 
 def start_tracker(names: Sequence[str], *, project: str, group: str, fold: int | None, workspace: Path, config: Mapping,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import tracemalloc
 
@@ -170,9 +171,16 @@ def test_pictures_of_unlike_pixels_are_upright_and_square():
 
 
 def test_the_legend_names_classes_and_tells_prediction_from_truth():
-    assert picture_legend(segmentation()[0])[:2] == [("organ", "#56b4e9"), ("lesion", "#e69f00")]
-    assert "dashed ones the truth" in picture_legend(detection()[0])[-1][0]
-    assert [text for text, _ in picture_legend(classification()[0])] == [classification()[0].drawn]  # its classes have no place
+    assert picture_legend(segmentation()[0], True) == [("organ", "#56b4e9"), ("lesion", "#e69f00"),
+                                                       ("lines are the prediction, dots the truth", "")]
+    assert picture_legend(detection()[0], True)[-1][0] == "solid boxes are the prediction, dashed ones the truth"
+    assert picture_legend(classification()[0], True) == [(classification()[0].drawn, "")]  # its classes have no place
+
+
+def test_the_legend_names_no_truth_where_there_is_none():
+    assert picture_legend(detection()[0], False)[-1] == ("solid boxes are the prediction", "")
+    heated = dataclasses.replace(segmentation()[0], heat="lesion")
+    assert picture_legend(heated, False)[-1][0] == "heat is the probability of lesion, lines are the prediction"
 
 
 # --- the book --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from lib.reporting.report.card import caveats, learnt_nothing, missing_parts, mo
 from lib.reporting.report.facts import fold_rows, lost_cases, patient_flow
 from lib.reporting.report.methods import methods_text
 from lib.reporting.report.provenance import provenance_rows, trained_with
-from lib.reporting.report.recipe import BRAIN_MASKS, augmentation_text, network_text, printed
+from lib.reporting.report.recipe import BRAIN_MASKS, augmentation_text, levels_text, network_text, printed
 from lib.selection import NO_VALIDATION
 from lib.study import STUDIES, Augmentation, load_study, without_paths
 from lib.tasks import make_task
@@ -34,6 +34,7 @@ def test_methods_say_how_patients_were_dealt(tmp_path):
     assert ("For each fold a model was trained on 3 patients, with 1 patient (a stratified share of 0.2 of those that it did not "
             "test) for choosing between epochs and 2 patients for testing.") in text
     assert "scaled to fit 8 x 8 pixels" in text and "Grey levels were left as they are. A sample was one frame." in text
+    assert "The network saw grey levels less 127.5, divided by 63.75." in text
     assert "a U-Net (32 channels at full resolution; upsampling by transposed convolutions)" in text
     assert "AdamW (learning rate 0.001, weight decay 0.0001)" in text
     assert "one-cycle schedule, in batches of 8, for at most 100 epochs, stopping after 25" in text
@@ -368,6 +369,16 @@ def test_every_shipped_study_has_its_methods(tmp_path, name, subset):
     assert all(task.shown(one) in text for one in study.data.classes)
     card = dict(model_card(source, subset, study, task, [], [], ALL_TESTED))
     assert study.title in card["Intended use"] and all(card.values())
+
+
+def test_methods_say_what_the_network_saw_of_grey_levels():
+    echo, scans = load_study("echo_quality"), load_study("flair_visibility")
+    assert levels_text(scans, 2) == []  # z-scores go in as they are
+    own = dataclasses.replace(echo, network={**echo.network, "weights": "kinetics"})
+    assert levels_text(own, 1) == ["The network saw grey levels by the mean and standard deviation of its pretrained weights."]
+    assert levels_text(own, 2) == levels_text(echo, 1) == ["The network saw grey levels less 127.5, divided by 63.75."]
+    given = dataclasses.replace(own, network={**own.network, "mean": [29.1, 28, 29], "std": [47.9]})
+    assert levels_text(given, 1) == ["The network saw grey levels less 29.1, 28 and 29, divided by 47.9."]
 
 
 def test_augmentation_tells_what_changes_and_nothing_else():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -10,9 +11,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -268,6 +269,35 @@ def test_a_server_that_never_answers_is_one_line(tmp_path, monkeypatch, capfd):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start_tracker(["mlflow"], workspace=tmp_path, config=CONFIG, **FOLD).log(0, {"dice": 1.0})
     assert capfd.readouterr().err.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_server_whose_answer_never_ends_is_one_line(tmp_path, monkeypatch, capfd):
+    """A byte now and then is no silence, which is all that the timeouts of a tracker's client see."""
+    import mlflow  # so that the deadline is the server's alone
+    asked, over = threading.Event(), threading.Event()
+
+    def trickle(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            asked.set()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n")
+            while not over.wait(0.1):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = threading.Thread(target=trickle, args=(listening,), daemon=True)
+        serving.start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        monkeypatch.setattr(tracking, "DEADLINE_S", 5)
+        failed: set[str] = set()
+        with start_tracker(["mlflow", "tensorboard"], workspace=tmp_path, config=CONFIG, **FOLD, failed=failed) as tracker:
+            tracker.log(0, {"dice": 1.0})
+        assert asked.is_set() and failed == {"mlflow"} and mlflow
+        over.set()
+        serving.join(PATIENCE_S)
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("warning: tracker mlflow stopped: no end in 5 s"), said
+    assert scalars(read_events(tmp_path / "tb_logs" / "FVV" / "fold2"), "dice") == {0: 1.0}  # the other one goes on
 
 
 # --- which number goes where ----------------------------------------------------------------------------------------
@@ -533,7 +563,7 @@ def test_nothing_private_is_in_any_tracker(whole):
 
 # --- real servers ---------------------------------------------------------------------------------------------------
 
-@contextmanager
+@contextlib.contextmanager
 def server(command: list[str], address: str, folder: Path):
     """A server on loopback that has begun to answer; it and what it started are ended with the block."""
     with (folder / "server.log").open("w") as log:

@@ -17,15 +17,27 @@ or (B, classes, t, h, w) for clips, float32 >= 0, over the extent of the window.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
 from lib.imaging.geometry import scaled_size
 from lib.study import Study, build, one_of, require
 
 
+# How values are stored -> (offset, spread): (value - offset) / spread is what a network sees, of about zero mean and unit
+# spread. float16 frames are z-scores already.
+SCALES = {"float16": (0.0, 1.0), "uint8": (127.5, 63.75)}
+
+
+def as_pretrained(weights: str | None, mean: Sequence | None, std: Sequence | None, store: str, channels: int) -> bool:
+    """Whether, by these keys of a network and this data, it sees frames by the mean and spread of its pretrained weights,
+    instead of by SCALES: of `kinetics`, which is the only one that asks for that."""
+    return weights == "kinetics" and mean is None and std is None and store == "uint8" and channels in (1, 3)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What a window holds: frames (T), channels (C), and rows and columns in pixels, after `window.scale`; and how its values
-    are stored (a key of lib.networks.window.SCALES)."""
+    are stored (a key of SCALES)."""
     frames: int
     channels: int
     rows: int

@@ -7,10 +7,9 @@ from typing import Mapping
 import torch
 from torch import nn
 
-from lib.networks import Inputs
+from lib.networks import SCALES, Inputs, as_pretrained
 from lib.networks.gradcam import Explained
 from lib.networks.weights import load_weights, read_weights, weights_file
-from lib.networks.window import SCALES
 from lib.study import require
 
 STEM = "stem.0.weight"
@@ -32,7 +31,7 @@ def build_r2plus1d(inputs: Inputs, outputs: int, weights_follow: bool, weights: 
 
     pretrained = R2Plus1D_18_Weights.KINETICS400_V1
     require(0 <= dropout < 1, "network.dropout", dropout, "0 <= dropout < 1")
-    if weights == "kinetics" and mean is None and std is None and inputs.store == "uint8" and inputs.channels in (1, 3):
+    if as_pretrained(weights, mean, std, inputs.store, inputs.channels):
         mean, std = ([255 * value for value in values] for values in (pretrained.transforms().mean, pretrained.transforms().std))
     levels = None
     if mean is not None or std is not None:

@@ -9,10 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from lib.imaging.geometry import scaled_size
+from lib.networks import SCALES
 from lib.study import InputError
-
-# Stored values -> about zero mean and unit spread. float16 frames are z-scores already.
-SCALES = {"float16": (0.0, 1.0), "uint8": (127.5, 63.75)}
 
 
 class WindowNetwork(nn.Module):

@@ -45,7 +45,8 @@ stages use:
     headline, figures                metrics (or METRIC/CLASS) that are printed, and drawn, first
     draw(frames, prediction, truth, case)     the picture of every frame; `marks` are its calipers and ellipses
     side_by_side(frames, prediction, truth, case)     image, truth and prediction of one frame, `shown_frame(prediction, truth)`;
-                                     `words` what a picture has to say beside its drawing, `drawn` what is what in it
+                                     `words` what a picture has to say beside its drawing, `drawn` and `drawn_truth` what
+                                     is what in it
     truth_picture(frames, truth, case)        the truth alone
     wording                          what a methods section says of the task, in sentences
     frame_scores(prediction, truth)  which frames went best and worst; `sheet_frames` others for the contact sheet, whose file

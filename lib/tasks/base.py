@@ -23,8 +23,8 @@ class Task:
     """data, measurements, window and tolerance_mm: of the study. calibration: what validation has chosen, {} before.
 
     whole_series: a case is one sample, seen through windows of its series, instead of a sample per frame. sized: classes are
-    regions, and facts say how large each is. coloured: pictures show each class in its colour; drawn: how they tell prediction
-    and truth apart.
+    regions, and facts say how large each is. coloured: pictures show each class in its colour; drawn, drawn_truth: how
+    they show the prediction, and the truth beside it, in words.
     """
     data: Data
     measurements: dict[str, dict]
@@ -36,6 +36,7 @@ class Task:
     sized: ClassVar[bool] = True
     coloured: ClassVar[bool] = True
     drawn: ClassVar[str] = ""
+    drawn_truth: ClassVar[str] = ""
 
     @property
     def reads(self) -> dict[str, str]:

@@ -63,7 +63,8 @@ class Detection(SidedTask):
     side_weight: float = 5.0
     visible: float = 0.5
 
-    drawn: ClassVar[str] = "solid boxes are the prediction, dashed ones the truth"
+    drawn: ClassVar[str] = "solid boxes are the prediction"
+    drawn_truth: ClassVar[str] = "dashed ones the truth"
 
     def __post_init__(self):
         require(len(self.classes) > 0, "data.classes", "none", "at least one structure")

@@ -64,7 +64,8 @@ class Landmarks(SidedTask):
     """
     sized: ClassVar[bool] = False
     things: ClassVar[str] = "points"
-    drawn: ClassVar[str] = "crosses are the prediction, rings the truth"
+    drawn: ClassVar[str] = "crosses are the prediction"
+    drawn_truth: ClassVar[str] = "rings the truth"
 
     sigma_px: float = 2.0
     heat_weight: float = 1.0

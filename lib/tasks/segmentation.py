@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,12 +41,12 @@ class Prediction:
 class Segmentation(Task):
     """`task:` of a segmentation study; see tasks/__init__ for what each method is for.
 
-    weights: class -> weight of its loss (1). dice_per: batch | sample (see `losses.dice_loss`). label_smoothing: targets become s/2 and 1 - s/2. largest: classes
-    reduced to their largest 3-D component. ellipses: classes replaced, in each frame, by the ellipse fitted to their
-    largest component: for what is known to be one, such as a fetal head. presence: classes whose presence per patient
-    is judged ("any FLAIR-visible lesion"), by a size threshold from validation, or presence_default (in the unit of
-    sizes: mL of volumes, mm2 of photographs, px without a spacing) when validation cannot tell. background, outlines,
-    heat: what is drawn; colours: class -> "#rrggbb" or [r, g, b].
+    weights: class -> weight of its loss (1). dice_per: batch | sample (see `losses.dice_loss`). label_smoothing: targets become
+    s/2 and 1 - s/2. largest: classes reduced to their largest 3-D component. ellipses: classes replaced, in each frame, by the
+    ellipse fitted to their largest component: for what is known to be one, such as a fetal head. presence: classes whose
+    presence per patient is judged ("any FLAIR-visible lesion"), by a size threshold from validation, or presence_default (in
+    the unit of sizes: mL of volumes, mm2 of photographs, px without a spacing) when validation cannot tell. background,
+    outlines, heat: what is drawn; colours: class -> "#rrggbb" or [r, g, b].
     """
     weights: dict[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.01
@@ -59,6 +59,8 @@ class Segmentation(Task):
     outlines: tuple[str, ...] = ()
     heat: str = ""
     colours: dict[str, Any] = field(default_factory=dict)
+
+    drawn_truth: ClassVar[str] = "dots the truth"
 
     def __post_init__(self):
         require(len(self.classes) > 0, "data.classes", "none", "at least one class")
@@ -367,6 +369,12 @@ class Segmentation(Task):
         frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
         """
         return draw_frames(self, frames, prediction, truth, case, chosen, scale)
+
+    @property
+    def drawn(self) -> str:
+        """What is what in pictures; see Task."""
+        heat = f"heat is the probability of {self.shown(self.heat)}, " if self.heat else ""
+        return f"{heat}lines are the prediction"
 
     def shown_frame(self, prediction: Prediction, truth: np.ndarray | None) -> int:
         """The frame that holds most of the innermost region present, of the truth if it has any."""

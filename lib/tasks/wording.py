@@ -111,7 +111,7 @@ def segmentation_wording(task) -> Wording:
     inner = [name for name in task.classes if name in task.data.inside]
     balance = (f"as many samples with {' or '.join(inner)} as without" if inner else
                "as many samples with a region as without any (where every sample has one: as many with a region that most "
-               "samples lack as without)")
+               "samples lack as without)") + ", as far as there are both"
     return Wording(
         aim=f"to segment {regions}, {kind}",
         strata=f"the size of {listed(task.data.folds.stratify or task.classes)}",
@@ -167,7 +167,7 @@ def classification_wording(task) -> Wording:
             + (" or ".join(names) if task.binary else f"one of {listed(names)}"),
         strata="the class of most of their cases",
         loss=f"{loss}{weighted(task.weights, task.classes)}{smoothed(task.label_smoothing)}",
-        balance="Training drew equally many samples of each class.",
+        balance="Training drew equally many samples of each class that it had.",
         decision=(f"A case was called {positive} where its probability was above the model's threshold." if task.binary
                   else "A case was given the most probable class."),
         chosen=f"The probability above which a case is called {positive} had the greatest sum of sensitivity and specificity "

@@ -70,7 +70,7 @@ def write_report(folder: Path, source: Source, judged: Study, task, manifest: di
         card=model_card(source, subset, judged, task, headline, warnings, evidence),
         generator=versions_text(versions(GENERATOR)),
         warnings=[*warnings, *missing_parts(source, evidence, book.count)],
-        picture_legend=picture_legend(task) if book.count else [])
+        picture_legend=picture_legend(task, bool(evidence)) if book.count else [])
     return render(page, book, folder / REPORT)
 
 

@@ -58,11 +58,13 @@ def layer(base: np.ndarray, painted: np.ndarray) -> np.ndarray | None:
     return np.dstack([painted * differs[..., None], differs * np.uint8(255)]) if differs.any() else None
 
 
-def picture_legend(task) -> list[tuple[str, str]]:
-    """(what is drawn so, "#rrggbb") of the task's classes, and how prediction and truth are told apart."""
+def picture_legend(task, truths: bool) -> list[tuple[str, str]]:
+    """(what is drawn so, "#rrggbb") of the task's classes; then, without a colour, how the prediction is drawn, and the truth
+    where there are truths."""
     colours = [(task.shown(name), "#{:02x}{:02x}{:02x}".format(*colour)) for name, colour in task.palette.items()
                if task.coloured]
-    return [*colours, *([(task.drawn, "#808080")] if task.drawn else [])]
+    how = ", ".join(filter(None, (task.drawn, task.drawn_truth if truths else "")))
+    return [*colours, *([(how, "")] if how else [])]
 
 
 class PictureBook:

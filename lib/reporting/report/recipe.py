@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from lib.networks import SCALES, as_pretrained
 from lib.reporting.glossary import counted
 from lib.reporting.report.facts import Source, folds_text
 from lib.study import Augmentation, Data, Study, Training
@@ -89,7 +90,21 @@ def preprocessing_text(source: Source, study: Study) -> str:
     more += ["Outside training, outputs were averaged over each window and its mirror image."] if window.mirror else []
     return " ".join([*filter(None, [reading_text(source, study)]),
                      f"Each frame ({listed(channels)}) was scaled to fit {rows} x {columns} pixels (rows x columns), its "
-                     f"proportions kept, and padded. {intensity[data.intensity]} {sample}", *more])
+                     f"proportions kept, and padded. {intensity[data.intensity]} {sample}",
+                     *levels_text(study, len(channels)), *more])
+
+
+def levels_text(study: Study, channels: int) -> list[str]:
+    """What became of stored values on their way into the network; [] if nothing did."""
+    network, store = study.network, study.data.store
+    weights, mean, std = (network.get(key) for key in ("weights", "mean", "std"))
+    if as_pretrained(weights, mean, std, store, channels):
+        return ["The network saw grey levels by the mean and standard deviation of its pretrained weights."]
+    offset, spread = (mean, std) if mean is not None else SCALES[store]
+    offset, spread = (listed([f"{value:g}" for value in one]) if isinstance(one, (list, tuple)) else f"{one:g}"
+                      for one in (offset, spread))
+    return [] if (offset, spread) == ("0", "1") else [
+        f"The network saw {'grey levels' if store == 'uint8' else 'values'} less {offset}, divided by {spread}."]
 
 
 def every(stride: int) -> str:
