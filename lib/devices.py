@@ -31,7 +31,8 @@ def has_bf16(device: torch.device, layout: str = "channels") -> bool:
 
 def choose_kernels(device: torch.device) -> None:
     """Repeatable kernels on the CPU; on CUDA the fastest ones (a run there is not promised to repeat to the bit)."""
-    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
+    # `use_deterministic_algorithms(True, warn_only=True)` does the same, but imports torch's compiler first, which takes a second
+    torch.set_deterministic_debug_mode("warn" if device.type == "cpu" else "default")
     torch.backends.cudnn.benchmark = device.type == "cuda"
 
 

@@ -16,7 +16,7 @@ from lib.progress import no_progress, print_line
 from lib.study import InputError, Study, plain, training_differences, without_paths
 from lib.run_tracking import begin_run, open_fold_run, open_parent, track_checkpoint
 from lib.tracking import check_trackers
-from lib.training import Best, Trainer, open_fold
+from lib.training import Best, Fold, Trainer, open_fold
 from lib.workspace import Workspace
 
 
@@ -35,14 +35,16 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
         Trainer(study, fold, folder, chosen).debug()
         return None
     remedy = f"python 2a-Training.py {space.arguments} -n {name} -k {index} --no-resume"
-    trainer = Trainer(study, fold, folder, chosen, weights_follow=resume and (folder / "last.pt").is_file())
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)  # only now, when the new settings are known to be good
-    state = resume_state(trainer, remedy)
+    state = last_state(folder, fold, study, remedy) if resume else None
     if state and state["finished"]:
         return Best(state["best_epoch"], state["metric"], state["best_score"], folder / "best.pt", True)
-    if resume and state is None:
+    trainer = Trainer(study, fold, folder, chosen, weights_follow=state is not None)
+    if state:
+        trainer.resume(state)
+    elif resume:
         check_same_run(space.run(name) / "study.yaml", study)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # only now, when the new settings are known to be good
     begin_run(space, study, name)
     failed: set[str] = set()
     parent = open_parent(space, study, name, failed)
@@ -103,22 +105,21 @@ def tracker_config(study: Study, trainer: Trainer) -> dict:
             "parameters": sum(p.numel() for p in trainer.network.parameters())}
 
 
-def resume_state(trainer: Trainer, remedy: str) -> dict | None:
-    """Bring the trainer to where last.pt left it, if there is one. Raises InputError if it is stale."""
-    path = trainer.folder / "last.pt"
+def last_state(folder: Path, fold: Fold, study: Study, remedy: str) -> dict | None:
+    """What last.pt says of the fold, if there is one. Raises InputError if it is stale."""
+    path, prepared = folder / "last.pt", fold.prepared
     if not path.is_file():
         return None
     state = load_checkpoint(path)
-    check_fingerprint(path, state["fingerprint"], trainer.fold.prepared.fingerprint, remedy)
-    if state["fold"] != trainer.fold.index or state["test_patients"] != trainer.identity()["test_patients"]:
-        raise InputError(f"{path} belongs to fold {state['fold']}, not {trainer.fold.index}: start the fold anew with  {remedy}")
-    changed = training_differences(state["study"], trainer.study.to_dict())
+    check_fingerprint(path, state["fingerprint"], prepared.fingerprint, remedy)
+    if state["fold"] != fold.index or state["test_patients"] != prepared.test_hash(fold.index):
+        raise InputError(f"{path} belongs to fold {state['fold']}, not {fold.index}: start the fold anew with  {remedy}")
+    changed = training_differences(state["study"], study.to_dict())
     if changed:
         raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): name a new run with -n, "
                          f"or start it anew with  {remedy} (and the other arguments of this call)")
-    if not (trainer.folder / "best.pt").is_file():
-        raise InputError(f"{trainer.folder / 'best.pt'} is missing: start the fold anew with  {remedy}")
-    trainer.resume(state)
+    if not (folder / "best.pt").is_file():
+        raise InputError(f"{folder / 'best.pt'} is missing: start the fold anew with  {remedy}")
     return state
 
 

@@ -180,7 +180,7 @@ def test_the_legend_names_classes_and_tells_prediction_from_truth():
 def test_the_legend_names_no_truth_where_there_is_none():
     assert picture_legend(detection()[0], False)[-1] == ("solid boxes are the prediction", "")
     heated = dataclasses.replace(segmentation()[0], heat="lesion")
-    assert picture_legend(heated, False)[-1][0] == "heat is the probability of lesion, lines are the prediction"
+    assert picture_legend(heated, False)[-1][0] == "lines are the prediction, warm colours the probability of lesion"
 
 
 # --- the book --------------------------------------------------------------------------------------------------------

@@ -410,6 +410,16 @@ def test_pictures_and_files_of_the_results(tested):
     assert not [name for name in found if "partial" in name]
 
 
+def test_the_report_holds_the_numbers_of_the_tables(tested):
+    page = (tested.results / "report.html").read_text(encoding="utf-8")
+    assert "7 cases of 7 patients" in page and "Learning curves of the folds" in page and str(tested.folder) not in page
+    for row in table(tested.results / "summary.csv"):
+        if row["metric"] == "dice" and row["estimate"]:
+            assert f"{float(row['estimate']):.3f}" in page, row
+    for row in table(tested.results / "results.csv"):
+        assert row["case"] in page
+
+
 def test_heat_lies_where_the_source_is(tested):
     """The grey under the paint is the patient's b1000 on the same voxels, not a mirror image of it."""
     looked_at = 0

@@ -94,7 +94,7 @@ class Segmentation(Task):
     @property
     def drawn(self) -> str:
         heat = f", warm colours the probability of {self.heat}" if self.heat else ""
-        return f"lines are the prediction{heat}, dots the truth"
+        return f"lines are the prediction{heat}"
 
     @property
     def selectable(self) -> dict[str, bool]:
@@ -369,12 +369,6 @@ class Segmentation(Task):
         frames: (n, channels, *grid) as stored; chosen: indices of the frames to draw (default: all).
         """
         return draw_frames(self, frames, prediction, truth, case, chosen, scale)
-
-    @property
-    def drawn(self) -> str:
-        """What is what in pictures; see Task."""
-        heat = f"heat is the probability of {self.shown(self.heat)}, " if self.heat else ""
-        return f"{heat}lines are the prediction"
 
     def shown_frame(self, prediction: Prediction, truth: np.ndarray | None) -> int:
         """The frame that holds most of the innermost region present, of the truth if it has any."""
