@@ -170,6 +170,19 @@ def test_pictures_of_unlike_pixels_are_upright_and_square():
     assert base.shape[:2] == true.shape[:2] == (360, 300)  # 60 rows of 2 mm, 100 columns of 1 mm, three times enlarged
 
 
+def test_a_case_is_restored_once_for_all_of_its_pictures(monkeypatch):
+    restored, (task, prediction, truth, _) = [], segmentation()
+    restore = Fit.restore
+    monkeypatch.setattr(Fit, "restore", lambda self, frames: restored.append(frames) or restore(self, frames))
+    case, ramp, turned = record(), frames_of(), frames_of()[..., ::-1]
+    for frames in (ramp, turned):
+        draw_layers(task, frames, prediction, truth, case)
+        task.side_by_side(frames, prediction, truth, case)
+    assert len(restored) == 2
+    here, there = (draw_layers(task, frames, prediction, truth, case)[0] for frames in (ramp, turned))
+    assert (here == there[:, ::-1]).all() and (here != there).any()  # other frames of the same case are others
+
+
 def test_the_legend_names_classes_and_tells_prediction_from_truth():
     assert picture_legend(segmentation()[0], True) == [("organ", "#56b4e9"), ("lesion", "#e69f00"),
                                                        ("lines are the prediction, dots the truth", "")]

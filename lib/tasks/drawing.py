@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from functools import wraps
+from typing import Callable, Sequence
 
 import numpy as np
 
@@ -16,6 +17,25 @@ THUMBNAIL_PX = (256, 320)
 THICK_STEP = 4  # pixels of the contour from dot to dot, where the truth is drawn alone
 
 
+def once_per_case(restore: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """`restore`, which gives its last answer, read only, as long as it is asked for the very same objects: a case is drawn
+    several times in a row, for its pictures and for the layers of the report, and restoring a volume is most of the work."""
+    last: tuple[tuple, np.ndarray | None] = ((), None)
+
+    @wraps(restore)
+    def remembering(*asked) -> np.ndarray:
+        nonlocal last
+        before, image = last
+        if image is None or any(one is not other for one, other in zip(before, asked, strict=True)):
+            image = restore(*asked)
+            image.flags.writeable = False
+            last = asked, image
+        return image
+
+    return remembering
+
+
+@once_per_case
 def native_image(task, frames: np.ndarray, case) -> np.ndarray:
     """uint8 (frames, rows, columns): the background channel of stored frames (n, channels, *grid), restored; of colour
     photographs the luminance."""
