@@ -46,11 +46,14 @@ class OwnThread:
             answer, function, arguments = call
             try:
                 answer.set_result(function(*arguments))
-            except BaseException as error:  # the caller's to handle
+            except Exception as error:
                 answer.set_exception(error)
+            except BaseException as error:  # a tracker that would end its caller, as by sys.exit, only ends itself
+                answer.set_exception(RuntimeError(f"{type(error).__name__} {error}".rstrip()))
 
     def call(self, function: Callable, *arguments) -> Any:
-        """What the function gives or raises; TimeoutError after DEADLINE_S, when it is left behind."""
+        """What the function gives or raises, the latter always as an Exception; TimeoutError after DEADLINE_S, when it is left
+        behind."""
         answer: Future = Future()
         self._calls.put((answer, function, arguments))
         if not wait([answer], DEADLINE_S).done:

@@ -28,6 +28,7 @@ class Recorder(Tracker):
     """Remembers every call; fails in those named in `failing`."""
     calls: list = []
     failing: tuple = ()
+    failure: BaseException = ConnectionError("network\n gone")
 
     def __init__(self, run):
         super().__init__(run)
@@ -37,7 +38,7 @@ class Recorder(Tracker):
     def call(self, *what):
         type(self).calls.append(what)
         if what[0] in self.failing:
-            raise ConnectionError("network\n gone")
+            raise self.failure
 
     def log(self, step, values):
         self.call("log", step, values)
@@ -106,6 +107,16 @@ def test_failure_in_log_warns_once_and_goes_on(tmp_path, recorder, capfd):
             tracker.log(step, {"dice": 1.0})
     assert [call[0] for call in recorder.calls] == ["start", "log"] and tracker.id == "recorder:abc"
     assert capfd.readouterr().err == "warning: tracker recorder stopped: network gone; metrics.csv goes on\n"
+
+
+@pytest.mark.parametrize("ending", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("failing", ["start", "log", "finish"])
+def test_a_tracker_that_would_end_the_script_only_ends_itself(tmp_path, recorder, capfd, failing, ending):
+    recorder.failing, recorder.failure = (failing,), ending
+    with start_tracker(["recorder"], workspace=tmp_path, **RUN) as tracker:
+        tracker.log(0, {"dice": 1.0})
+    said = capfd.readouterr().err
+    assert said == f"warning: tracker recorder stopped: {f'{type(ending).__name__} {ending}'.rstrip()}; metrics.csv goes on\n"
 
 
 def test_what_failed_before_is_not_tried_again(tmp_path, recorder, capfd):
