@@ -9,9 +9,14 @@
 import argparse
 from pathlib import Path
 
-from lib.commands import (chosen_trackers, command, main, open_study, parser, refuse_model_overrides, run_arguments, say,
-                          tracker_argument)
-from lib.study import InputError
+from lib.commands import (chosen_trackers, command, main, open_study, parser, refuse_arguments, refuse_model_overrides,
+                          run_arguments, say, tracker_argument)
+
+# what script 4 may be asked for -> why other arguments do nothing there, and which
+ALONE = {"compare": ("reads the results of two runs that were tested before",
+                     ("predict", "load", "onnx_dir", "name", "tolerance", "heatmaps", "device", "tracker")),
+         "predict": ("is of cases that were not prepared, and told to no tracker", ("split", "tracker")),
+         "load": ("names the one model to use, which is told to no tracker", ("onnx_dir", "tracker"))}
 
 
 def test() -> None:
@@ -30,29 +35,24 @@ def test() -> None:
     arguments.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"),
                            help="two tested runs, paired by case: names of runs, or folders of results; nothing is computed anew")
     arguments.add_argument("--onnx-dir", type=Path, metavar="DIR", help="where the models are (default: <workspace>/onnx/<name>)")
-    arguments.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    arguments.add_argument("--device", help="auto, cpu or cuda (default: auto)")
     tracker_argument(arguments, "those of training")
     args = arguments.parse_args()
     refuse_model_overrides(args.overrides)
     trackers = chosen_trackers(args)
     given = {"report.heatmaps": args.heatmaps, "report.tolerance_mm": args.tolerance}
     study, space, name = open_study(args, [f"{key}={value}" for key, value in given.items() if value is not None])
-    if args.load and args.onnx_dir:
-        raise InputError("--load names the one model to use: leave --onnx-dir out")
-    if args.predict and args.split:
-        raise InputError("--split chooses among the prepared cases: leave it out with --predict")
-    if args.compare and (args.predict or args.load or args.onnx_dir or args.name):
-        raise InputError("--compare reads the results of two runs that were tested before: leave --predict, --load, --onnx-dir "
-                         "and -n out")
+    refuse_arguments(args, ALONE)
+    device = args.device or "auto"
 
     from lib.data.store import open_prepared
     prepared, study = open_prepared(space, study, args.overrides)
     from lib.progress import bar
     if args.compare:
         from lib.comparison import compare_runs
-        told = compare_runs(prepared, study, space, *args.compare, args.split or "test", bar)
+        told, run = compare_runs(prepared, study, space, *args.compare, args.split, bar)
         print(told.text)
-        say(told.done, told.see, command("4-InferenceTest.py", space, "RUN", "--predict", "NEW_PATIENTS"))
+        say(told.done, told.see, command("4-InferenceTest.py", space, run, "--predict", "NEW_PATIENTS"))
         return
     model, label = None, ""
     if args.load:
@@ -60,10 +60,10 @@ def test() -> None:
         model, label = loaded_model(prepared, space, name, args.load)
     if args.predict:
         from lib.newdata import predict_folder
-        told = predict_folder(prepared, study, space, name, args.predict, args.onnx_dir, args.device, bar, model, label)
+        told = predict_folder(prepared, study, space, name, args.predict, args.onnx_dir, device, bar, model, label)
     else:
         from lib.inference import test_folds
-        told = test_folds(prepared, study, space, name, args.onnx_dir, args.device, bar, args.split, model, label, trackers)
+        told = test_folds(prepared, study, space, name, args.onnx_dir, device, bar, args.split, model, label, trackers)
     print(told.text)
     say(told.done, told.see, command("4-InferenceTest.py", space, args.name, "--predict", "NEW_PATIENTS"))
 

@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Mapping, Sequence
 
 from lib.study import InputError, Study, load_study
 from lib.workspace import Workspace
@@ -148,6 +148,19 @@ def refuse_model_overrides(overrides: list[str]) -> None:
         if override.split("=")[0].split(".")[0] in MODEL_SECTIONS:
             raise InputError(f"--set {override}: this is fixed in the trained models; give it to the scripts that "
                              "prepare and train")
+
+
+def refuse_arguments(args: argparse.Namespace, alone: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+    """Raises InputError for arguments that would do nothing. alone: argument -> why others do nothing beside it, and which."""
+    for name, (why, others) in alone.items():
+        given = [other for other in others if getattr(args, other) is not None]
+        if getattr(args, name) is not None and given:
+            raise InputError(f"--{name} {why}: leave {', '.join(map(flag, given))} out")
+
+
+def flag(name: str) -> str:
+    """As one types it."""
+    return "-n" if name == "name" else f"--{name.replace('_', '-')}"
 
 
 def command(script: str, space: Workspace, name: str | None = "", *more: str) -> str:

@@ -12,7 +12,7 @@ from lib.evaluation.agreement import DECISIONS, TRUE
 from lib.evaluation.paired import COLUMNS, Key, Ranking, compare_cases, compare_sets
 from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
 from lib.evaluation.summary import is_asked
-from lib.reporting.comparison import draw_comparison, left_out, table
+from lib.reporting.comparison import MOST_LINES, draw_comparison, left_out, table
 from lib.reporting.style import with_pdf
 from lib.results import Told
 from lib.study import Study, training_differences
@@ -20,20 +20,22 @@ from lib.tasks.base import ALL
 from lib.tested_run import Place, TestedRun, check_pair, check_truths, common_places, open_run
 from lib.workspace import Workspace, building, write_json, write_table
 
+FOLD_MEANS = ("fold_mean_a", "fold_mean_b")  # columns of comparison.csv behind COLUMNS
 DIFFERENCES = ("fold", "patient", "case", "class", "metric", "a", "b", "difference_b_minus_a")
 NO_SCORES = ("score", "confidence", "tolerance_truth", *DECISIONS)  # metrics of cases that say nothing of how good a run is
 CLOSING = {"test": "these are numbers of test patients: report them, do not choose by them",
            EXTERNAL: "these are numbers of external test patients: report them, do not choose by them",
            "validation": "these are VALIDATION cases, which have chosen epochs and thresholds: the numbers for a paper are those "
                          "of test cases"}
-MOST_LINES = 8  # of what is told in passing
 
 
-def compare_runs(prepared: Prepared, study: Study, space: Workspace, one: str, other: str, subset: str, progress) -> Told:
-    """Compare two tested runs, B (`other`) minus A (`one`), on the cases that both have judged; returns what to tell.
+def compare_runs(prepared: Prepared, study: Study, space: Workspace, one: str, other: str, subset: str | None,
+                 progress) -> tuple[Told, str]:
+    """Compare two tested runs, B (`other`) minus A (`one`), on the cases that both have judged; returns what to tell, and the
+    name of run A.
 
-    one, other: names of runs of this workspace, or results folders (with a manifest.json). subset: of named runs, test,
-    validation or external; folders say themselves which it is. Writes comparison.csv, differences.csv, figures/ and
+    one, other: names of runs of this workspace, or results folders (with a manifest.json). subset: test, validation or external;
+    None: test of named runs, while folders say themselves which it is. Writes comparison.csv, differences.csv, figures/ and
     manifest.json to compare-<B>/ in A's folder. Raises InputError for runs that cannot be compared.
     """
     a, b = (open_run(space, name, subset) for name in (one, other))
@@ -48,18 +50,21 @@ def compare_runs(prepared: Prepared, study: Study, space: Workspace, one: str, o
     pooled = len({(place[0], patient) for place, patient in zip(places, patients)}) == len(set(patients))
     if pooled:  # a patient who validates in several folds has no one model
         rows += compare_set_numbers(a, b, places, patients, progress)
+    for row, of_folds in zip(rows, fold_means(rows, a, b, places, (of_a, of_b))):
+        row |= dict(zip(FOLD_MEANS, of_folds))
     differences = difference_rows(of_a, of_b, places, patients)
     shown = [row for row in rows if is_asked(row, a.task.headline)]
     target = a.folder / f"compare-{b.label}"
     with building(target) as folder, with_pdf(study.report.pdf):
-        write_table(folder / "comparison.csv", COLUMNS, rows)
+        write_table(folder / "comparison.csv", (*COLUMNS, *FOLD_MEANS), rows)
         write_table(folder / "differences.csv", DIFFERENCES, differences)
         draw_comparison(folder / "figures", shown, differences, (a.label, b.label))
         write_json(folder / "manifest.json", manifest_of(a, b, space, places, patients))
     text = [f"A is {a.label}, B is {b.label}: {len(places)} {subset} cases of {len(set(patients))} patients, judged by both",
             *notes(a, b, patients, (of_a, of_b), pooled), table(shown), *unlike, *left_out(shown),
-            CLOSING[subset]]
-    return Told("\n".join(text), f"{a.label} and {b.label} compared on {len(places)} {subset} cases", str(target))
+            *ranked_together(shown, a, places), CLOSING[subset]]
+    told = Told("\n".join(text), f"{a.label} and {b.label} compared on {len(places)} {subset} cases", str(target))
+    return told, a.manifest["run"]
 
 
 # --- numbers -----------------------------------------------------------------------------------------------------
@@ -106,6 +111,43 @@ def compare_set_numbers(a: TestedRun, b: TestedRun, places: list[Place], patient
         ranked.append({key: Ranking(*found) for key, found in side.task.rankings(evidence).items()})
     return compare_sets(*metrics, patients, {key: (ranked[0][key], ranked[1][key]) for key in ranked[0] if key in ranked[1]},
                         progress)
+
+
+def fold_means(rows: list[dict], a: TestedRun, b: TestedRun, places: list[Place],
+               scores: tuple[dict[Key, np.ndarray], ...]) -> list[tuple[float, float]]:
+    """Of each row the means over the folds' values in A and in B, NaN where all folds judged together. scores: of A and of B."""
+    folds = list(dict.fromkeys(fold for fold, _ in places if fold != ""))
+    inside = [np.array([place[0] == fold for place in places]) for fold in folds]
+    whole: list[list[dict[Key, float]]] = []  # numbers over the set: of A and of B, of each fold
+    for side in (a, b):
+        evidence = [[side.evidence[place] for place, there in zip(places, of_fold) if there] for of_fold in inside]
+        whole.append([{key: float(value[0]) for key, value in side.task.set_metrics(held)(np.ones((len(held), 1))).items()}
+                      for held in evidence])
+
+    def mean(row: dict, side: int) -> float:
+        key = row["class"], row["metric"]
+        values = ([of_fold.get(key, math.nan) for of_fold in whole[side]] if row["level"] == "set" else
+                  [mean_of(scores[side][key][there]) for there in inside])
+        return mean_of(np.array(values))
+    return [(mean(row, 0), mean(row, 1)) for row in rows]
+
+
+def mean_of(values: np.ndarray) -> float:
+    """NaN left out; NaN of nothing."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def ranked_together(rows: list[dict], a: TestedRun, places: list[Place]) -> list[str]:
+    """For ROC AUCs over several folds, what the folds' own values are: pooled, they rank scores of several models together, which
+    can make a difference that no fold has."""
+    metrics = {metric for _, metric in a.task.rankings([a.evidence[place] for place in places])}
+    if len({fold for fold, _ in places}) < 2:
+        return []
+    return [f"{row['metric']} of {row['class']} ranks scores of several models together; mean over folds: "
+            f"A {row['fold_mean_a']:.3f}, B {row['fold_mean_b']:.3f}"
+            for row in rows if row["level"] == "set" and row["metric"] in metrics
+            and not math.isnan(row["fold_mean_a"] + row["fold_mean_b"])][:MOST_LINES]
 
 
 def difference_rows(a: dict[Key, np.ndarray], b: dict[Key, np.ndarray], places: list[Place], patients: list[str]) -> list[dict]:

@@ -38,7 +38,7 @@ def write_evidence(path: Path, evidence: Sequence[dict]) -> None:
 def read_evidence(path: Path) -> list[dict]:
     """What `write_evidence` was given: same types, dtypes and values. Raises InputError for a file that is missing or broken."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load leaves a broken one open
             structure = json.loads(file["structure"].tobytes().decode("utf-8", "surrogatepass"))
             stores = [file[f"values_{index}"] for index in range(len(file.files) - 1)]
         reader = Unpacker({store.dtype.str: store for store in stores})

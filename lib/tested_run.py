@@ -36,9 +36,9 @@ class TestedRun:
     digest: str
 
 
-def open_run(space: Workspace, name: str, subset: str) -> TestedRun:
-    """Results of a run, as script 4 left them. Raises InputError."""
-    folder = find_folder(space, name, subset)
+def open_run(space: Workspace, name: str, subset: str | None) -> TestedRun:
+    """Results of a run, as script 4 left them. subset: as in `compare_runs`. Raises InputError."""
+    folder = find_folder(space, name, subset or "test")
     again = "test it again with script 4" if folder.parent != space.root / "results" else \
         f"run  python 4-InferenceTest.py {space.arguments} -n {name}"
     try:
@@ -48,10 +48,14 @@ def open_run(space: Workspace, name: str, subset: str) -> TestedRun:
     named = Path(name).name == name and folder.is_relative_to(space.root)
     if named and manifest.get("run") != name:
         raise InputError(f"--compare: {folder} holds the results of run {manifest.get('run')!r}, not {name!r}: {again}")
+    if "folder" in manifest and "subset" not in manifest:
+        raise InputError(f"--compare: {folder} holds predictions of new cases; only results of prepared cases are compared")
     missing = [key for key in ("study", "trained", "files", "subset", "fingerprint", "tolerance_mm") if key not in manifest]
     if missing or not (folder / EVIDENCE).is_file() or not (folder / "results.csv").is_file():
         lack = f"no {missing[0]} in manifest.json" if missing else f"no {EVIDENCE} or results.csv"
         raise InputError(f"--compare: {folder} was written by an older version ({lack}): {again}")
+    if subset and manifest["subset"] != subset:
+        raise InputError(f"--split {subset}: {folder} holds results of {manifest['subset']} cases")
     for file, digest in manifest["files"].items():
         if file_hash(folder / file) != digest:
             raise InputError(f"--compare: {folder / file} was changed after script 4 wrote it: {again}")

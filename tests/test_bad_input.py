@@ -747,3 +747,15 @@ def test_the_command_to_run_first_is_the_one_for_this_workspace_and_study(place)
     shutil.copy(study, place / "mine.yaml")
     run = run_script("2a", "-s", "mine.yaml", "-o", "new", cwd=place, expect=2)
     assert "python 1-DataPreparation.py -s mine.yaml -o new" in complaint(run)
+
+
+@pytest.mark.parametrize("asked, others, said", [
+    (("--compare", "A", "B"), ("--tolerance", 1, "--no-heatmaps", "--device", "cpu"), "leave --tolerance, --heatmaps, --device out"),
+    (("--compare", "A", "B"), ("-n", "A"), "leave -n out"),
+    (("--compare", "A", "B"), ("--tracker", "none", "--load", "m.onnx"), "leave --load, --tracker out"),
+    (("--predict", "new"), ("--split", "test"), "leave --split out"),
+    (("--predict", "new"), ("--tracker", "none"), "leave --tracker out"),
+    (("--load", "m.onnx"), ("--onnx-dir", "o", "--tracker", "none"), "leave --onnx-dir, --tracker out")])
+def test_arguments_that_would_do_nothing_are_refused(tmp_path, asked, others, said):
+    stderr = run_script("4", *asked, *others, cwd=tmp_path, expect=2).stderr
+    assert stderr.startswith(f"error: {asked[0]} ") and stderr.rstrip().endswith(said) and list(tmp_path.iterdir()) == []

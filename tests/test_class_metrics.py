@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
+from test_statistics import bootstrap_interval
 
 from lib.evaluation import classification as ours
 from lib.evaluation import statistics
-from lib.evaluation.statistics import bootstrap_interval, bootstrap_intervals, patient_weights
+from lib.evaluation.statistics import bootstrap_intervals, patient_weights
 from lib.tasks.base import ALL
 from lib.tasks.class_scores import PER_CLASS, case_scores, set_facts, set_metrics
 

@@ -7,9 +7,10 @@ import pytest
 from test_conventions import NAMES, TASKS, evidence_of, mixed, task_of
 
 from lib.evaluation.agreement import agreement
+from lib.evaluation.measurements import make_measurements
 from lib.reporting.glossary import (SUFFIXES, WORDS, direction_of, in_sentence, is_measurement, is_whole, label_of, meaning_of,
                                     number, score_label, term_of, unit_of)
-from lib.study import STUDIES, load_study
+from lib.study import STUDIES, InputError, load_study
 from lib.tasks import make_task
 
 # metric -> label, unit, whether it counts, whether larger is better
@@ -67,6 +68,17 @@ MEASURED = {"volume_ml": ("Volume", "mL"), "area_mm2": ("Area", "mm\u00b2"), "vi
 DERIVED = {"error": ("bias", False, None), "abs_error": ("absolute error", False, False),
            "loa_low": ("lower limit of agreement", False, None), "loa_high": ("upper limit of agreement", False, None),
            "missed": ("missed", True, False), "spurious": ("spurious", True, False), "true": ("truth", False, None)}
+
+
+def test_no_measurement_can_take_a_metrics_name():
+    """What a study named would be explained, and compared, as the metric."""
+    scores = [name for name in METRICS if re.fullmatch(r"\w+", name)]
+    assert len(scores) > 50
+    for name in [*scores, "width_error", "width_missed", "width_true"]:
+        with pytest.raises(InputError, match="name of a score"):
+            make_measurements({name: {"kind": "thickness", "region": "a"}}, ("a",))
+    assert make_measurements({"head_width": {"kind": "thickness", "region": "a"}}, ("a",))
+
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lib.evaluation.statistics import bootstrap_intervals, ratio
+from lib.evaluation.statistics import Key, bootstrap_intervals, ratio
 
 TRUE = "_true"  # the metric M of a prediction has M_true beside it
 SIZES = ("volume_", "area_")  # beginnings of the metric of how large a region is: 0 says that it is not there
 DECISIONS = ("present",)  # yes or no: their agreement is kappa, in `classification.yes_or_no`
-Key = tuple[str, str]  # class, metric
 
 
 def agreement(rows: Sequence[dict]) -> list[dict]:

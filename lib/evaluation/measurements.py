@@ -193,8 +193,10 @@ MEASUREMENTS = {
 
 
 # no measurement may stand in a score's place
-RESERVED = re.compile(r"(dice|iou|precision|recall|specificity|accuracy|nsd|hd95|area|volume|false_positive|present|cases|"
-                      r"empty_truth_cases|tolerance_truth|presence|radial_error|confidence)(_.*)?")
+RESERVED = re.compile(r"(dice|iou|precision|recall|sensitivity|specificity|accuracy|balanced_accuracy|f1|kappa|roc_auc|pr_auc|"
+                      r"brier|log_loss|calibration_error|nsd|hd95|area|volume|false_positive|present|presence|cases|points|"
+                      r"empty_truth_cases|images_with_it|tolerance_truth|centre_error|radial_error|score|confidence|threshold|"
+                      r"probability|truth_probability)(_.*)?|.*_(error|loa_low|loa_high|missed|spurious|true|tolerant)")
 
 
 def make_measurements(options: dict[str, dict], classes: Sequence[str], reads: str = "masks") -> list[Measurement]:

@@ -6,7 +6,9 @@ Everything is paired: a case counts where both runs have a value. A difference i
   replacement, each with all of his or her cases and with both runs, so that a number over a whole set (AUC, mAP) is made of the
   same draw in A and in B.
 - A metric of single cases is tested with Wilcoxon's signed-rank test on the mean difference of each patient. Patients without
-  a difference are left out, as Wilcoxon does; of metrics that are 0 or 1 (accuracy) it is then McNemar's exact test.
+  a difference are left out, as Wilcoxon does; of metrics that are 0 or 1 (accuracy), with one case per patient, it is then
+  McNemar's exact test, of any number of patients. Other p are exact up to EXACT patients with a difference, and beyond the
+  normal approximation.
 - The area under a ROC curve with one score per patient is tested as DeLong, DeLong & Clarke-Pearson do; every other number
   over a set by the share of the draws on the other side of 0, twice the smaller one. Such a p is approximate (too small where
   few patients make the difference) and never below 2 / (RESAMPLES + 1).
@@ -27,19 +29,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.evaluation.statistics import AT_ONCE, RESAMPLES, mean_intervals, numbered, patient_weights, percentile_interval
+from lib.evaluation.statistics import AT_ONCE, RESAMPLES, Key, mean_intervals, numbered, patient_weights, percentile_interval
+from lib.tasks.base import ALL, Metrics
 
 COLUMNS = ("class", "metric", "level", "cases", "patients", "left_out", "only_a", "only_b", "estimate_a", "estimate_b",
            "difference_b_minus_a", "ci_low", "ci_high", "p", "p_holm", "test")
-ALL = "all"  # the class of a row that speaks of all classes
-EXACT = 50  # patients with a difference up to which every way of giving signs to the ranks is counted
+EXACT = 200  # patients with a difference up to which every way of giving signs to the ranks is counted
 FEWEST = 10  # patients from which a bootstrap says how likely a difference is
 FEWEST_OF_A_KIND = 5  # positive and negative patients that DeLong's variance needs; fewer are missing in > 0.5 % of the draws
 UNDEFINED = 0.01  # share of the draws without a value from which there is no p
 DIGITS = 9  # of the larger value, to which differences are told apart: the rest is rounding
 NO_DIFFERENCE, ONE_PATIENT, FEW = "none: no difference", "none: one patient", "none: too few patients"
-Key = tuple[str, str]  # class, metric
-Metrics = Callable[[np.ndarray], dict[Key, np.ndarray]]  # weights (n, R) of n cases -> values (R,)
 
 
 class Ranking(NamedTuple):
@@ -136,8 +136,9 @@ def signed_rank(differences: np.ndarray, unit: float = 0.0) -> tuple[float, str]
     """(two-sided p, how it was tested) of Wilcoxon's signed-rank test that differences (n,) are symmetric around 0.
 
     unit: differences are rounded to multiples of it, so that rounding errors neither break ties nor make a difference. Zeros
-    are left out; equal ones share their mean rank. Up to EXACT patients p is exact, given the ranks, ties or not; beyond, it is
-    SciPy's normal approximation with its correction for ties. p is NaN for one patient, and where all differences are 0.
+    are left out; equal ones share their mean rank. Up to EXACT patients p is exact, given the ranks, ties or not. Beyond, it is
+    so where all differences are equally large (McNemar's exact test), and else SciPy's normal approximation, corrected for ties
+    but not for continuity. p is NaN for one patient, and where all differences are 0.
     """
     if len(differences) < 2:
         return float("nan"), ONE_PATIENT if len(differences) else "none: no cases"
@@ -146,14 +147,16 @@ def signed_rank(differences: np.ndarray, unit: float = 0.0) -> tuple[float, str]
     if not len(rounded):
         return float("nan"), NO_DIFFERENCE
     from scipy import stats
+    if len(rounded) > EXACT and np.ptp(np.abs(rounded)) == 0:  # all ranks are alike: only the number of each sign counts
+        return float(stats.binomtest(int((rounded > 0).sum()), len(rounded)).pvalue), "Wilcoxon signed-rank, exact"
     if len(rounded) > EXACT:
         return float(stats.wilcoxon(rounded, method="asymptotic").pvalue), "Wilcoxon signed-rank, normal"
     doubled = np.rint(2 * stats.rankdata(np.abs(rounded))).astype(np.int64)  # mean ranks are halves
-    ways = np.ones(1)  # how many of the 2^n ways of giving signs have each sum of (doubled) positive ranks
+    chances = np.ones(1)  # of each sum of (doubled) positive ranks, if either sign is as likely
     for rank in doubled:
-        ways = np.append(ways, np.zeros(rank)) + np.append(np.zeros(rank), ways)
+        chances = (np.append(chances, np.zeros(rank)) + np.append(np.zeros(rank), chances)) / 2
     found = int(doubled[rounded > 0].sum())
-    tail = min(ways[:found + 1].sum(), ways[found:].sum()) / 2.0 ** len(doubled)
+    tail = min(chances[:found + 1].sum(), chances[found:].sum())
     return float(min(1.0, 2 * tail)), "Wilcoxon signed-rank, exact"
 
 
@@ -180,7 +183,8 @@ def bootstrap_p(difference: float, draws: np.ndarray, patients: int) -> tuple[fl
 def delong(a: Ranking, b: Ranking) -> tuple[float, str]:
     """(two-sided p, how it was tested) that two areas under ROC curves of the same patients are equal.
 
-    NaN with fewer than FEWEST_OF_A_KIND positive or negative patients, and where no patient is ranked differently.
+    NaN with fewer than FEWEST_OF_A_KIND positive or negative patients, and where the placements of all positive patients move by
+    the same, and those of all negative ones (by none at all: no difference): then the variance is 0.
     """
     positive = np.asarray(a.positive, bool)
     if np.array_equal(a.scores, b.scores):
@@ -196,20 +200,22 @@ def delong(a: Ranking, b: Ranking) -> tuple[float, str]:
 def delong_difference(a: np.ndarray, b: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     """(ROC AUC of scores b minus that of a, its variance by DeLong), of the same patients; two or more of each kind.
 
-    The variance of a difference is that of the differences of the placements, of positive and of negative patients.
+    The variance of a difference is that of the differences of the placements, of positive and of negative patients. They are
+    divided last: of numbers, which are exact, the variance is exactly 0 where all are equal.
     """
     (pos_a, neg_a), (pos_b, neg_b) = placements(a, positive), placements(b, positive)
     pos, neg = pos_b - pos_a, neg_b - neg_a
-    return float(pos.mean()), float(pos.var(ddof=1) / len(pos) + neg.var(ddof=1) / len(neg))
+    pairs = len(pos) * len(neg)
+    return float(pos.sum() / pairs), float((pos.var(ddof=1) / len(neg) + neg.var(ddof=1) / len(pos)) / pairs)
 
 
 def placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(of each positive score the share of the negative ones below it, of each negative one the share of the positive ones
-    above it), equal ones counted half. The mean of either is the ROC AUC."""
+    """(of each positive score the number of negative ones below it, of each negative one the number of positive ones above it),
+    equal ones counted half: whole or half numbers, without rounding. The sum of either, over all pairs, is the ROC AUC."""
     from scipy.stats import rankdata
     scores, positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
     among_all, pos, neg = rankdata(scores), rankdata(scores[positive]), rankdata(scores[~positive])
-    return (among_all[positive] - pos) / len(neg), 1 - (among_all[~positive] - neg) / len(pos)
+    return among_all[positive] - pos, len(pos) - (among_all[~positive] - neg)
 
 
 def one_each(a: Ranking, b: Ranking) -> bool:

@@ -12,7 +12,7 @@ same holds for all tasks:
 | a set has a class, and nothing | precision, recall and F1 of that class are 0 (so that a class that is never found lowers the |
 | is predicted as it             | mean over classes), average precision is 0                                                   |
 | a set lacks a class            | its recall, ROC AUC, average precision and the like are NaN; specificity is not              |
-| every case has it              | specificity and ROC AUC are NaN, and kappa if all are taken for it                           |
+| every case has it              | specificity, ROC AUC and `pr_auc` are NaN, and kappa if all are taken for it                 |
 | a mean over classes            | is that of the classes where it is defined; NaN where it is so in none                       |
 | a fold lacks a class           | that fold's cell is empty; `folds` counts those with a value, mean and SD are over these     |
 | one fold                       | the mean is its value, the SD is empty                                                       |
@@ -38,6 +38,7 @@ AT_ONCE = 1_000_000  # weights (cases x resamples) held in memory at a time
 # Percentile intervals of fewer are too narrow to go unmentioned (Hesterberg, The American Statistician 69:371-386, 2015).
 FEW_PATIENTS = 30
 LEAST_DEFINED = 0.1  # share of the draws in which a number must be defined to have an interval
+Key = tuple[str, str]  # class, metric
 
 
 def mean_of_defined(values: Sequence[float]) -> float:
@@ -99,30 +100,6 @@ def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, 
         return float("nan"), float("nan")
     low, high = np.quantile(known, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high)
-
-
-def bootstrap_interval(values: Sequence[float], groups: Sequence | None = None, resamples: int = RESAMPLES,
-                       seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of the values and its percentile bootstrap interval: (estimate, low, high).
-
-    values: (n,) numbers, NaN left out.
-    groups: (n,) patient of each value; by default each value is its own.
-    resamples: number of draws. level: coverage, 0..1. The same seed gives the same interval.
-    One patient has no interval (NaN low and high); no values give three NaN.
-    Raises ValueError when groups and values differ in length, or resamples or level are out of range.
-    """
-    values = np.asarray(values, dtype=np.float64).reshape(-1)
-    groups = np.arange(len(values)) if groups is None else np.asarray(groups).reshape(-1)
-    if len(groups) != len(values):
-        raise ValueError(f"{len(groups)} groups for {len(values)} values: give one group per value")
-    known = ~np.isnan(values)
-    if not known.any():
-        return (float("nan"),) * 3
-    origin = values[known][0]  # means are taken of differences: equal values then give a width of exactly 0
-    of_case = numbered(groups.tolist())[known]
-    sums, counts = np.bincount(of_case, values[known] - origin)[None], np.bincount(of_case)[None]
-    (low,), (high,) = mean_intervals(sums, counts, resamples, seed, level)
-    return float(origin + sums.sum() / counts.sum()), float(origin + low), float(origin + high)
 
 
 def mean_intervals(sums: np.ndarray, counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0,

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.evaluation.statistics import mean_intervals, ratio
+from lib.evaluation.statistics import Key, mean_intervals, ratio
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUMMARY_COLUMNS = ("class", "metric", "folds", "mean", "sd", "patients", "estimate", "ci_low", "ci_high")  # then one per fold
-Key = tuple[str, str]  # class, metric
 
 
 def fold_columns(columns: Iterable[str]) -> list[str]:

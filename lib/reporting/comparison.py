@@ -91,7 +91,8 @@ def draw_sets(rows: Sequence[dict], runs: tuple[str, str], path: Path) -> Path:
         axis.axvline(0, color="grey", lw=0.8, ls="--", zorder=0)
         for place, row in enumerate(panel):
             draw_interval(axis, row, place, upright=False)
-        names = [plain(f"{label_of(row['metric'])}, {row['class']}") for row in panel]
+        lower = [" (lower is better)" if direction_of(row["metric"]) is False else "" for row in panel]
+        names = [plain(f"{label_of(row['metric'])}, {row['class']}{better}") for row, better in zip(panel, lower)]
         axis.set_yticks(range(len(panel)), names, fontsize=SMALL + 1)
         axis.set_ylim(len(panel) - 0.5, -0.5)
         axis.set_xlabel(with_unit("B - A, 95 % interval", unit))
@@ -143,7 +144,9 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def chance(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    """In three digits; "<0.001" only for what would be 0.000, so that the least p of a bootstrap, 2 / 2001, is 0.001."""
+    shown = f"{p:.3f}"
+    return "<0.001" if shown == "0.000" else shown
 
 
 def left_out(rows: Sequence[dict]) -> list[str]:
