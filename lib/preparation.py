@@ -112,13 +112,21 @@ def prepare(study: Study, as_written: Study, space: Workspace, root: Path, jobs:
             "study": study.to_dict(), "data_as_written": as_written.to_dict()["data"], "key": key,
             "fingerprint": text_hash(key, file_hash(folder / "splits.csv")), "channels": list(reader.channel_names),
             "patients_known": scan.patients_known, "notes": [*scan.notes, *of_data],
+            "methods": reader.methods(kept.headers),  # what report.html says of the reading
             "unreadable": unreadable, "rejected": [str(problem) for problem in rejected],
             "frames_shape": list(kept.frames_shape), "targets_shape": list(kept.targets_shape),
-            "whole_series": task.whole_series,
+            "whole_series": task.whole_series, "held": held_classes(task, kept.headers, kept.facts),
             "packages": versions(PACKAGES),
         }
         write_manifest(folder, plain(manifest))
     return Outcome(True, len(kept.headers), kept.targets_shape[0], space.prepared, changed, notes, rejected)
+
+
+def held_classes(task, headers: Sequence[Header], facts: Sequence[dict]) -> dict[str, dict[str, int]]:
+    """class -> how many patients and cases have it."""
+    present = np.stack(task.present_in(facts))
+    patients = np.array([header.patient for header in headers])
+    return {name: {"patients": len(set(patients[has])), "cases": int(has.sum())} for name, has in zip(task.classes, present.T)}
 
 
 def missing_arrays(prepared: Path) -> list[str]:

@@ -25,18 +25,18 @@ SPLITS = {0: {"p1": "test", "p2": "test", "p3": "train", "p4": "train", "p5": "t
 HASH = "0123456789abcdef" * 2
 
 
-def make_space(folder, splits=SPLITS, study=None, subsets=None, contents=None, rejected=(), known=None, notes=(), files=None,
-               sectors=None) -> Workspace:
+def make_space(folder, splits=SPLITS, study=None, subsets=None, contents=None, rejected=(), known=None,
+               methods=None) -> Workspace:
     """A prepared workspace of flat 8 x 8 images with hand-written tables. contents: case -> hash of its images; known: whether
-    patients are; files: of every case; sectors: case -> share of its sector."""
+    patients are; methods: what a manifest holds of the reader's, None as in older ones."""
     study, space = study or load_study(STUDY, ["data.size=[8,8]"]), Workspace(folder)
     prepared = space.prepared
     prepared.mkdir(parents=True)
     cases = [(case, patient) for patient, cases in PATIENTS.items() for case in cases]
     geometry = geometry_text(Geometry((1, 8, 8), None, True))
-    write_table(prepared / "cases.csv", ["case", "patient", "samples", "files", "geometry", "content", "sector_share"],
-                [{"case": case, "patient": patient, "samples": 1, "files": json.dumps((files or {}).get(case, {})),
-                  "geometry": geometry, "content": (contents or {}).get(case, case), "sector_share": (sectors or {}).get(case)}
+    write_table(prepared / "cases.csv", ["case", "patient", "samples", "files", "geometry", "content"],
+                [{"case": case, "patient": patient, "samples": 1, "files": "{}",
+                  "geometry": geometry, "content": (contents or {}).get(case, case)}
                  for case, patient in cases])
     write_table(prepared / "samples.csv", ["sample", "case", "patient", "frame", "series_start", "series_stop"],
                 [{"sample": i, "case": case, "patient": patient, "frame": i, "series_start": i, "series_stop": i + 1}
@@ -50,8 +50,9 @@ def make_space(folder, splits=SPLITS, study=None, subsets=None, contents=None, r
     np.save(prepared / "targets.npy", np.zeros((7, 1, 8, 8), np.uint8))
     write_json(prepared / "manifest.json", {
         "format": FORMAT, "study": study.to_dict(), "fingerprint": "f" * 32, "channels": ["grey"], "frames_shape": [7, 1, 8, 8],
-        "targets_shape": [7, 1, 8, 8], "packages": {"numpy": "1.2.3"}, "notes": list(notes),
-        **({} if known is None else {"patients_known": known}), "rejected": [row["case"] + ": bad" for row in rejected],
+        "targets_shape": [7, 1, 8, 8], "packages": {"numpy": "1.2.3"}, "notes": [],
+        **({} if known is None else {"patients_known": known}), **({} if methods is None else {"methods": list(methods)}),
+        "rejected": [row["case"] + ": bad" for row in rejected],
         "key": {"cases": {case: {"subset": (subsets or {}).get(patient, "")} for case, patient in cases}}})
     return space
 

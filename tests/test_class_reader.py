@@ -557,3 +557,19 @@ def test_a_test_folder_without_a_train_folder_is_noted(tmp_path):
     (tmp_path / "Training").rename(tmp_path / "train")
     scan = reader(("cat", "dog"), images=".", labels="folders", table="").headers(tmp_path)
     assert not any("beside it" in note for note in scan.notes)
+
+
+def test_patients_of_new_images_are_read_without_labels(tmp_path):
+    """A known patient must be known again: whose an image is does not hang on whether its class is written."""
+    folder(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    found, titles = reader(columns={"patient": "ID"}), ("image", "label", "ID")
+
+    def patients() -> dict:
+        return {header.case: header.patient for header in found.headers(tmp_path, labels=False, new=True).headers}
+    assert patients() == {case: case for case in "abcd"}  # no table
+    write(tmp_path / "labels.csv", [("a.png", "", "S1"), ("b.png", "nonsense", "S1"), ("c.png", "brain", "")], titles)
+    assert patients() == {"a": "S1", "b": "S1", "c": "c", "d": "d"}
+    write(tmp_path / "labels.csv", [("a.png", "S1"), ("b.png", "S2")], ("image", "ID"))
+    assert patients() == {"a": "S1", "b": "S2", "c": "c", "d": "d"}
+    write(tmp_path / "labels.csv", [("a.png", "brain")])
+    assert patients() == {case: case for case in "abcd"}  # no column of patients

@@ -5,6 +5,9 @@ A reader is a frozen dataclass whose fields are its keys in the YAML. It offers
     headers(root, labels, new) -> Scan   the cases of a folder: files, shapes, spacing; checked, no pixels read
     has_truth(root, case) -> bool        whether any truth file of a case is there, usable or not
     read(root, header, labels) -> Case   frames on the native grid, and the truth if `labels`
+    methods(headers) -> sentences        what of the prepared cases (their headers as `read` gave them back) was computed,
+                                         converted or assumed while they were read: whole sentences, without names and
+                                         paths, which the manifest keeps and report.html prints as they are
 
     find_classes(root, headers) -> dict  class -> value (or None), of the masks of a study that names no classes;
                                          only readers that take such a study have it

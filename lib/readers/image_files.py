@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Sequence
 
-from lib.data.case import CaseError
-from lib.imaging.photographs import Facts
+from lib.data.case import CaseError, Header
+from lib.readers.conversions import OF_IMAGES, conversion_methods
 from lib.readers.names import check_pattern, patient_of, printable, stem_of
 from lib.readers.tables import SpacingTable, read_spacings
 from lib.study import Data, InputError, build, one_of, require
@@ -76,13 +76,15 @@ class ImageFiles:
             raise CaseError(case, file, f"{found} in {self.spacing_table['file']}")
         return 1.0, *found
 
-    def _conversions(self, facts: Facts) -> list[str]:
-        """What reading will change of an image."""
-        kinds = {"of more than 8 bits: converted to 8 bits, each from its own minimum and maximum": facts.deep,
-                 "with colours: turned grey (channels: 3 would keep them)": facts.colour and self.channels == 1,
-                 "in grey: repeated as red, green and blue": not facts.colour and self.channels == 3,
-                 "with alpha, which was dropped": facts.alpha}
-        return [kind for kind, true in kinds.items() if true]
+    def methods(self, headers: Sequence[Header]) -> list[str]:
+        """How many images were converted, and whence the size of a pixel is."""
+        sentences = conversion_methods(OF_IMAGES, headers, "image")
+        if self.pixels_per_mm is not None:
+            sentences.append(f"A pixel was taken to be {1 / self.pixels_per_mm:.3g} mm wide and high, which the study gives for "
+                             "all images.")
+        elif self.pixel_sizes:
+            sentences.append("The size of a pixel was read from a table that came with the images.")
+        return sentences
 
     def _check_some_match(self, names: list[str], new: bool) -> None:
         """Raise InputError if patient_pattern fits none of the names, unless they are of new data."""
@@ -95,11 +97,6 @@ class ImageFiles:
                     continue
             raise InputError(f"data.reader.patient_pattern {self.patient_pattern!r} finds a patient in none of "
                              f"{len(names)} file names, such as {printable(names[0])}")
-
-
-def conversion_notes(kinds: Counter) -> list[str]:
-    """Lines for the user of how many images are converted, and how."""
-    return [f"{count} {'image' if count == 1 else 'images'} {kind}" for kind, count in sorted(kinds.items())]
 
 
 def file_stem(name: str) -> str:

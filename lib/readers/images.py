@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,8 @@ from lib.imaging.geometry import Geometry
 from lib.imaging.photographs import (MOST_VALUES, Facts, MaskCoding, PhotographError, find_values, read_facts,
                                      read_image, read_mask)
 from lib.progress import READING, bar
-from lib.readers.image_files import NO_PATTERN, SUBSETS, SUFFIXES, ImageFiles, check_root, conversion_notes, file_stem
+from lib.readers.conversions import OF_IMAGES, conversion_notes, converted
+from lib.readers.image_files import NO_PATTERN, SUBSETS, SUFFIXES, ImageFiles, check_root, file_stem
 from lib.readers.names import (Masks, check_inside, check_name, class_colours, class_numbers, listing, mask_name,
                                patient_of, printable, relative, sorted_out, strangers)
 from lib.study import InputError, one_of, require
@@ -100,7 +100,7 @@ class ImagePairs(ImageFiles):
         new = new or not labels
         pairs, notes = self._pairs(root, labels, new), []
         spacings = self._spacings(root, new, notes)
-        headers, problems, kinds, names = [], [], Counter(), []
+        headers, problems, names = [], [], []
         ignored = self._strangers(root, pairs)
         for pair in pairs:
             images, other = self._image_names(pair)
@@ -111,9 +111,7 @@ class ImagePairs(ImageFiles):
             twins = _twins(images)
             for name in bar(images, len(images), READING, unit="image"):
                 try:
-                    header, facts = self._header(root, pair, name, twins, masks, spacings, new)
-                    headers.append(header)
-                    kinds.update(self._conversions(facts))
+                    headers.append(self._header(root, pair, name, twins, masks, spacings, new))
                 except CaseError as error:
                     problems.append(error.problem)
             for name in masks.strays if masks else ():
@@ -122,7 +120,7 @@ class ImagePairs(ImageFiles):
                                             f"(data.reader.mask_name is {self.mask_name!r})"))
             names += images
         self._check_some_match(names, new)
-        notes += conversion_notes(kinds)
+        notes += conversion_notes(OF_IMAGES, headers, "image")
         if labels and not self.patient_pattern:
             notes.append(NO_PATTERN)
         problems = list(dict.fromkeys(problems))  # two images of one case are one problem
@@ -182,7 +180,7 @@ class ImagePairs(ImageFiles):
         return Case(header, frames, truth)
 
     def _header(self, root: Path, pair: Pair, name: str, twins: dict[str, list[str]], masks: Masks | None,
-                spacings: dict[str, tuple | str] | None, new: bool) -> tuple[Header, Facts]:
+                spacings: dict[str, tuple | str] | None, new: bool) -> Header:
         case, file = pair.prefix + file_stem(name), relative(root, pair.images / name)
         check_name(file_stem(name), "the file")
         if name in twins:
@@ -197,7 +195,8 @@ class ImagePairs(ImageFiles):
             files["mask"] = relative(root, masks.folder / self._check_mask(root, pair, case, name, masks, facts))
         patient = patient_of(case, name, self.patient_pattern, new)
         geometry = Geometry((1, *facts.size), self._spacing(case, file, name, spacings), True, self._source)
-        return Header(case, patient, files, geometry, self.channels, pair.subset), facts
+        return Header(case, patient, files, geometry, self.channels, pair.subset,
+                      about=converted(OF_IMAGES, facts, self.channels))
 
     def _check_mask(self, root: Path, pair: Pair, case: str, name: str, masks: Masks, facts: Facts) -> str:
         """The name of an image's mask. Raises CaseError if it is missing or cannot belong to the image."""

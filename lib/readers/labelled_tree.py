@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Mapping
@@ -14,11 +13,12 @@ from lib.data.folds import EXTERNAL
 from lib.imaging.geometry import Geometry
 from lib.imaging.photographs import Facts, PhotographError, read_facts, read_image
 from lib.progress import READING, bar
+from lib.readers.conversions import OF_IMAGES, conversion_notes, converted
 from lib.readers.copies import copies_note, told_apart, without_copies
-from lib.readers.image_files import NO_PATTERN, conversion_notes
+from lib.readers.image_files import NO_PATTERN
 from lib.readers.image_tree import ImageTree, Photo, check_subsets, lonely_subsets, subset_folders
 from lib.readers.names import check_name, patient_of, printable, relative, some
-from lib.readers.photo_rows import Found, Matched
+from lib.readers.photo_rows import Found, ImageRows, Matched
 from lib.readers.tables import Table, WrittenCases, check_keys, read_table
 from lib.study import InputError, require
 
@@ -63,6 +63,7 @@ class LabelledTree(WrittenCases, ImageTree):
 
         With `labels`, only images of which something is written; one with any bad row is left out, because what is
         silently missing would teach that it is absent. Without, every image, and neither table nor label files are needed.
+        Whose they are is read from a table that tells it, labels or not: a patient who is known must be known again.
         `new` data (to be predicted) has no subsets, and `root` may be the folder of images itself.
         Raises InputError for what concerns all: a folder, table or column that is not there, names that the study does not
         know, x and y swapped, rows none of which names an image.
@@ -78,7 +79,7 @@ class LabelledTree(WrittenCases, ImageTree):
         matched = self._match(source, photos, notes) if source and photos else Matched()
         wanted = {photo.case for photo, _ in matched.rows}
         facts, unreadable = _read_facts(root, kept, wanted if labels else None)
-        found: dict[str, Found] = {}
+        found: dict[str, Found] = {} if labels else self._patients(root, photos)
         bad, unused = [], []
         if source:
             found, bad = source.found(matched, {case: fact.size for case, fact in facts.items()})
@@ -91,17 +92,16 @@ class LabelledTree(WrittenCases, ImageTree):
             unused += [CaseProblem(printable(photo.case), printable(photo.file), f"has {source.missing}") for photo in without]
             notes += _without_note([photo.path for photo in without], len(photos), source.missing, self._where)
         left_out = {problem.case for problem in problems} | {printable(case) for case in matched.doubtful}
-        headers, kinds = [], Counter()
+        headers = []
         for photo in kept:
             if photo.case in facts and printable(photo.case) not in left_out:
                 try:
                     headers.append(self._header(root, photo, facts[photo.case], spacings, found.get(photo.case), new))
-                    kinds.update(self._conversions(facts[photo.case]))
                 except CaseError as error:
                     problems.append(error.problem)
         self._check_some_match([photo.name for photo in photos], new)
         check_subsets(headers)
-        notes += [*self._notes(headers), *conversion_notes(kinds)] if labels else conversion_notes(kinds)
+        notes += [*(self._notes(headers) if labels else ()), *conversion_notes(OF_IMAGES, headers, "image")]
         if copies:
             notes.append(copies_note(copies))
         known = bool(self.patient_pattern or self.columns.get("patient"))
@@ -125,7 +125,7 @@ class LabelledTree(WrittenCases, ImageTree):
         geometry = Geometry((1, *facts.size), self._spacing(photo.case, photo.file, photo.name, spacings), True,
                             {"format": "image"})
         return Header(photo.case, patient, {"image": photo.file, **found.files}, geometry, self.channels, subset,
-                      found.labels)
+                      found.labels, converted(OF_IMAGES, facts, self.channels))
 
     def _frames(self, root: Path, header: Header) -> np.ndarray:
         """uint8 (channels, 1, rows, columns) of a case. Raises CaseError naming the file."""
@@ -173,6 +173,19 @@ class LabelledTree(WrittenCases, ImageTree):
         if new and not all(table.has(titles.get("patient", "")) for table in tables.values()):
             titles.pop("patient", None)
         return titles
+
+    def _patients(self, root: Path, photos: list[Photo]) -> dict[str, Found]:
+        """case -> whose it is, of new data, as far as a table tells; it may be missing, or lack everything else."""
+        image, *_ = self.COLUMNS
+        roles = {role: self._titles[role] for role in (image, "patient") if role in self._titles}
+        try:
+            tables = {folder: table for folder, table in self._tables(root).items() if all(map(table.has, roles.values()))}
+        except InputError:
+            return {}
+        if "patient" not in roles or not tables:
+            return {}
+        rows = ImageRows(tables, roles).match(photos).rows
+        return {photo.case: Found({}, patient=printable(row.patient)) for photo, row in rows if row.patient}
 
     def _match(self, source, photos: list[Photo], notes: list[str]) -> Matched:
         matched = source.match(photos)

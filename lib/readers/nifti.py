@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 
@@ -20,6 +21,8 @@ SUFFIXES = (".nii.gz", ".nii")
 BRAIN = "brain"  # the region that is computed when no file gives it
 SAME_PLACE = 0.25  # of the smallest voxel side: how far apart two files may put one voxel
 SOFT = 1e-3  # scaled files say 1.0000001 for 1
+# a method of lib.imaging.brainmask -> the threshold that it sets
+THRESHOLDS = {"otsu": "Otsu's threshold", "percentile": "a fifth of the way from the 2nd to the 98th percentile"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,13 @@ class NiftiFolders:
         if labels and BRAIN in self.data.classes:
             truth[BRAIN] = brain
         return Case(header, frames, truth, brain)
+
+    def methods(self, headers: Sequence[Header]) -> list[str]:
+        """In how many cases the brain mask was computed, and how."""
+        bare = sum(BRAIN not in header.files for header in headers) if self.brain_mask != "none" else 0
+        whose = "all cases" if bare == len(headers) else f"the {bare:,} case{'s' * (bare != 1)} that had none"
+        return [f"The brain mask of {whose} was computed: voxels above {THRESHOLDS[self.brain_mask]} in every median-filtered "
+                "channel, the largest component of them, dilated by a voxel and filled."] if bare else []
 
     def has_truth(self, root: Path, case: str) -> bool:
         """Whether the case's folder holds any region but the brain."""

@@ -18,6 +18,7 @@ from lib.imaging.geometry import Geometry
 from lib.imaging.loops import read_facts, read_frames
 from lib.imaging.sector import Extent, find_sector
 from lib.progress import READING, bar
+from lib.readers.conversions import OF_VIDEOS, conversion_methods, conversion_notes, converted, counted
 from lib.readers.image_files import CHANNELS, check_frames, check_root
 from lib.readers.names import check_inside, check_name, check_pattern, patient_of, printable, relative, some
 from lib.readers.tables import Table, WrittenCases, check_keys, read_table
@@ -124,7 +125,7 @@ class VideoTable(WrittenCases):
                          f"{some(rows.twice)}")
         told = {header.files["video"]: facts[header.files["video"]] for header in headers}
         nameless = [file for file in told if not (file in rows.found and rows.found[file].patient or facts[file].patient_id)]
-        return Scan(headers, problems, ignored, [*notes, *self._notes(told, rows)], unused,
+        return Scan(headers, problems, ignored, [*notes, *self._notes(headers, told, rows)], unused,
                     patients_known=bool(self.patient_pattern) or not nameless)
 
     def find_classes(self, root: Path, headers: list[Header]) -> dict:
@@ -164,7 +165,7 @@ class VideoTable(WrittenCases):
         geometry = Geometry(facts.shape, spacing, True, {"format": "video", "frame_rate": facts.frame_rate})
         said = {"class": self.classes[int(row.score >= self.threshold)], "score": row.score} if labels else {}
         about = {"frames": facts.frames, "frame_rate": facts.frame_rate or None, "heart_rate": facts.heart_rate or None,
-                 "coding": facts.coding}
+                 "coding": facts.coding, **converted(OF_VIDEOS, facts, self.channels)}
         return Header(case, self._patient(file, case, facts, row, new), {"video": file}, geometry, self.channels,
                       row.subset if row and not new else "", said, about)
 
@@ -186,6 +187,18 @@ class VideoTable(WrittenCases):
         return [f"{videos(len(still))} in which too little moves to tell the sector from what is around it, so names and other "
                 f"text burnt into them were NOT removed: {some(still)}. Look at prepared/figures/samples.png, and cut such text "
                 "off, or leave the videos out of the table, before you share pictures"] if still else []
+
+    def methods(self, headers: Sequence[Header]) -> list[str]:
+        """How many loops were converted, and how many lost what lies around their ultrasound sector."""
+        return [*conversion_methods(OF_VIDEOS, headers, "video"), *([self._sectors(headers)] if self.mask_sector else [])]
+
+    def _sectors(self, headers: Sequence[Header]) -> str:
+        masked, line = sum(header.about["sector_share"] < 1 for header in headers), "What lies around the ultrasound sector"
+        why = "too little moves to tell the sector, or all of the frame does"
+        if not masked:
+            return f"{line} was left as it is in all videos: {why}."
+        rest = f" in {masked:,} of {counted(len(headers), 'video')}; in the others {why}" if masked < len(headers) else ""
+        return f"{line}, where nothing moves, was made black{rest}."
 
     # --- the folder and its table --------------------------------------------------------------------------------
 
@@ -236,16 +249,13 @@ class VideoTable(WrittenCases):
 
     # --- what the user should know -------------------------------------------------------------------------------
 
-    def _notes(self, told: dict[str, CineFacts], rows: Rows) -> list[str]:
-        """told: path -> facts of the videos that are used."""
-        kinds = Counter()
-        for facts in told.values():
-            kinds["stored with colours: turned grey (channels: 3 would keep them)"] += facts.colour and self.channels == 1
-            kinds["in grey: repeated as red, green and blue"] += not facts.colour and self.channels == 3
-            kinds["of more or fewer than 8 bits: converted to 8 bits by its own window, or the range of its frames"] += facts.deep
-            kinds["of a single frame, which stands for all of a window" + (
-                "; nothing moves, so what is around its sector stays" if self.mask_sector else "")] += facts.frames == 1
-        notes = [f"{videos(count)} {kind}" for kind, count in kinds.items() if count]
+    def _notes(self, headers: Sequence[Header], told: dict[str, CineFacts], rows: Rows) -> list[str]:
+        """headers: of the videos that are used. told: path -> facts of these."""
+        notes = conversion_notes(OF_VIDEOS, headers, "video")
+        still = sum(facts.frames == 1 for facts in told.values())
+        if still:
+            notes.append(f"{videos(still)} of a single frame, which stands for all of a window"
+                         + ("; nothing moves, so what is around its sector stays" if self.mask_sector else ""))
         unknown = [told[file] for file in told if not (file in rows.found and rows.found[file].patient)]
         scores = [rows.found[file].score for file in told if file in rows.found]
         if scores:

@@ -9,7 +9,6 @@ from lib.reporting.glossary import counted
 from lib.reporting.report.facts import Source, folds_text
 from lib.study import Augmentation, Data, Study, Training
 from lib.tasks.wording import Wording, listed
-from lib.workspace import read_table
 
 SCHEDULES = {"constant": "a constant learning rate", "plateau": "a learning rate that fell when validation stopped improving",
              "cosine_restarts": "cosine annealing with warm restarts", "one_cycle": "a one-cycle schedule",
@@ -32,43 +31,9 @@ WIDTHS = {"unet": "{} channels at full resolution", "mobilenet_v2_boxes": "{} ch
 CHOICES = {("bilinear", True): "upsampling by interpolation", ("bilinear", False): "upsampling by transposed convolutions",
            ("head", "heatmap"): "a heat map for each structure", ("head", "regression"): "boxes by regression from the features"}
 UNSAID = ("name", "gradcam_layer", "mean", "std")  # what changes nothing that is learnt, or is the scale of the weights
-BRAIN_MASKS = {"otsu": "Otsu's threshold", "percentile": "a fifth of the way from the 2nd to the 98th percentile"}
-# a line of script 1 on what it converted -> how many, which, what happened to them
-CONVERTED = re.compile(r"(\d+) (images?|videos?) (.+?): ((?:turned grey|repeated as|converted to 8 bits)[^;(]*)")
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
-def reading_text(source: Source, study: Study) -> str:
-    """What was computed or assumed while the raw files were read."""
-    reader, prepared, lines = study.data.reader, source.prepared, []
-    method = reader.get("brain_mask", "otsu") if reader.get("kind") == "nifti_folders" else "none"
-    bare = sum("brain" not in case.files for case in prepared.cases) if method != "none" else 0
-    if bare:
-        whose = "all cases" if bare == len(prepared.cases) else f"the {counted(bare, 'case')} that had none"
-        lines.append(f"The brain mask of {whose} was computed: voxels above {BRAIN_MASKS[method]} in every median-filtered "
-                     "channel, the largest component of them, dilated by a voxel and filled.")
-    for found in filter(None, map(CONVERTED.match, prepared.manifest.get("notes", ()))):
-        count, things, which, done = found.groups()
-        lines.append(f"{count} {things} {which} {'was' if things in ('image', 'video') else 'were'} {done.strip()}.")
-    if reader.get("kind") == "video_table" and reader.get("mask_sector", True):
-        lines.append(sector_text(source))
-    if reader.get("pixels_per_mm"):
-        lines.append(f"A pixel was taken to be {1 / reader['pixels_per_mm']:.3g} mm wide and high, which the study gives for all "
-                     "images.")
-    elif reader.get("spacing_table"):
-        lines.append("The size of a pixel was read from a table that came with the images.")
-    return " ".join(lines)
-
-
-def sector_text(source: Source) -> str:
-    """How many loops lost what lies around their ultrasound sector."""
-    shares = [row.get("sector_share", "") for row in read_table(source.prepared.folder / "cases.csv")]
-    masked = sum(share != "" and float(share) < 1 for share in shares)
-    line = "What lies around the ultrasound sector, where nothing moves, was made black"
-    return f"{line}." if masked == len(shares) else (
-        f"{line} in {masked:,} of {counted(len(shares), 'video')}; in the others too little moves to tell the sector.")
+# --- frames --------------------------------------------------------------------------------------------------------
 
 
 def preprocessing_text(source: Source, study: Study) -> str:
@@ -88,7 +53,8 @@ def preprocessing_text(source: Source, study: Study) -> str:
                   "saw together.")
     more = [f"The network saw frames resized by {window.scale:g}."] if window.scale != 1 else []
     more += ["Outside training, outputs were averaged over each window and its mirror image."] if window.mirror else []
-    return " ".join([*filter(None, [reading_text(source, study)]),
+    # what the reader said of the reading; folders that were prepared before it was asked have none of it
+    return " ".join([*source.prepared.manifest.get("methods", ()),
                      f"Each frame ({listed(channels)}) was scaled to fit {rows} x {columns} pixels (rows x columns), its "
                      f"proportions kept, and padded. {intensity[data.intensity]} {sample}",
                      *levels_text(study, len(channels)), *more])
