@@ -12,6 +12,7 @@ from PIL import Image
 
 from lib.data.store import CaseRecord
 from lib.imaging.geometry import Fit, Geometry
+from lib.reporting.heatmaps import write_heatmap
 from lib.reporting.report.layers import LONGER_PX, PictureBook, draw_layers, layer, picture_legend, resized
 from lib.study import Data
 from lib.tasks.classification import Classification
@@ -194,6 +195,67 @@ def test_the_legend_names_no_truth_where_there_is_none():
     assert picture_legend(detection()[0], False)[-1] == ("solid boxes are the prediction", "")
     heated = dataclasses.replace(segmentation()[0], heat="lesion")
     assert picture_legend(heated, False)[-1][0] == "lines are the prediction, warm colours the probability of lesion"
+
+
+# --- colours ---------------------------------------------------------------------------------------------------------
+
+SKIN, MOLE = (210, 150, 120), (90, 40, 60)  # left and right half of a photograph
+
+
+def photographs(left=SKIN, right=MOLE, dtype=np.uint8) -> np.ndarray:
+    """(3, 3, *GRID): frames, then red, green and blue."""
+    frames = np.empty((3, 3, *GRID), dtype)
+    frames[..., :32], frames[..., 32:] = (np.array(colour, dtype)[:, None, None] for colour in (left, right))
+    return frames
+
+
+def shares(picture: np.ndarray, *colours) -> list[float]:
+    """Of uint8 (..., 3): which share of it has exactly this colour."""
+    assert picture.dtype == np.uint8 and picture.shape[-1] == 3
+    return [float((picture == colour).all(axis=-1).mean()) for colour in colours]
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_pixel_of_a_photograph_is_shown_as_it_is_stored(kind):
+    task, prediction, truth, frame = TASKS[kind]()
+    stored = np.random.default_rng(0).integers(0, 256, (3, 3, *GRID), dtype=np.uint8)
+    geometry = Geometry((3, *GRID), None, True)
+    case = CaseRecord(0, "a", "p", geometry, Fit.of(GRID, GRID, geometry.spacing[1:]), slice(0, 3), slice(0, 1), "")
+    assert (task.draw(stored, None, None, case) == stored.transpose(0, 2, 3, 1)).all()
+    assert (task.draw(stored, None, None, case, [2], 1)[0] == stored[2].transpose(1, 2, 0)).all()
+    for channel in range(3):  # a channel that the study chooses is grey
+        chosen = dataclasses.replace(task, background=channel).draw(stored, None, None, case)
+        assert np.ptp(chosen, axis=-1).max() == 0
+        assert np.corrcoef(chosen[..., 0].ravel(), stored[:, channel].ravel())[0, 1] > 0.99
+    volume = dataclasses.replace(case, geometry=Geometry((3, *GRID), (5.0, 1.0, 1.0)))  # its channels are no colours
+    assert (task.draw(stored, None, None, volume) == dataclasses.replace(task, background=2).draw(stored, None, None, case)).all()
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_all_pictures_of_a_photograph_have_its_colours(kind, tmp_path):
+    task, prediction, truth, frame = TASKS[kind]()
+    frames, case = photographs(), record()
+    case = dataclasses.replace(case, geometry=dataclasses.replace(case.geometry, source={"format": "image"}))
+    sheet = np.asarray(Image.open(write_heatmap(tmp_path, task, frames, prediction, truth, case)))
+    base, true, predicted = draw_layers(task, frames, prediction, truth, case)
+    pictures = {"plain": task.draw(frames, None, None, case, [frame], 3), "samples": task.truth_picture(frames, truth, case),
+                "painted": task.draw(frames, prediction, truth, case, [frame], 3), "base": base, "sheet": sheet,
+                "beside": task.side_by_side(frames, prediction, truth, case)}
+    least = {"plain": 0.47, "base": 0.47, "painted": 0.25, "samples": 0.25, "sheet": 0.15, "beside": 0.1}
+    for name, picture in pictures.items():
+        assert min(shares(picture, SKIN, MOLE)) > least[name], name
+        assert shares(picture, SKIN[::-1], MOLE[::-1]) == [0, 0]
+    assert (pictures["painted"] != pictures["plain"]).any(axis=-1).mean() > 0.01  # what is drawn shows
+    for one in (true, predicted):
+        assert one is not None and 0 < (one[..., 3] > 0).mean() < 0.7
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_z_scores_of_colours_are_stretched_together(kind):
+    """From -2 to 2: 2 is 255, 1 is 191.25, 0 is 127.5, -1 is 63.75; cut, as grey z-scores are."""
+    task, *_ = TASKS[kind]()
+    drawn = task.draw(photographs((2, 0, -2), (1, 0, -1), np.float16), None, None, record())
+    assert min(shares(drawn, (255, 127, 0), (191, 127, 63))) > 0.48
 
 
 # --- the book --------------------------------------------------------------------------------------------------------

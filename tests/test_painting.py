@@ -126,6 +126,21 @@ def test_outlines_have_the_colour_of_their_class():
     assert (overlay(GREY[None], {}, {}, None, 1)[0] == 100).all()
 
 
+@pytest.mark.parametrize("scale", [0.5, 1, 3])
+def test_what_is_painted_on_a_photograph_is_as_on_grey_and_the_rest_keeps_its_colour(scale):
+    skin, mask = np.full((20, 30, 3), (210, 150, 120), np.uint8), rectangle(GREY.shape, (4, 12), (4, 12))
+    skin.flags.writeable = False  # the restored image is used again
+    for paint in (lambda image: overlay(image[None], {"a": mask[None]}, {"b": ~mask[None]}, None, scale, {"a": RED})[0],
+                  lambda image: filled(image, {"a": mask}, {"a": RED}, scale, opacity=1)):
+        grey, colour = paint(GREY), paint(skin)
+        assert colour.shape == grey.shape and colour.dtype == np.uint8
+        bare = (grey == 100).all(axis=2)
+        assert 0.3 < bare.mean() < 1 and (colour[bare] == (210, 150, 120)).all() and (colour[~bare] == grey[~bare]).all()
+    heat = np.where(mask, np.float32(1), np.float32(0))[None]
+    heated = overlay(skin[None], {}, {}, heat, scale)[0]
+    assert (heated[-1] == (210, 150, 120)).all() and (heated[round(8 * scale), round(8 * scale)] != (210, 150, 120)).any()
+
+
 def test_shrunk_pictures_keep_what_covers_half_a_pixel():
     mask = rectangle((40, 60), (10, 20), (20, 40))
     picture = filled(np.full((40, 60), 100, np.uint8), {"a": mask, "none": mask & False}, {"a": RED}, 0.5)
@@ -218,6 +233,16 @@ def test_two_texts_do_not_cover_each_other():
         alone.append(np.count_nonzero(inked(draw_marks(bare, [mark]))))
     together = np.count_nonzero(inked(draw_marks(bare, marks)))
     assert together > 0.85 * sum(alone)
+
+
+def test_a_text_keeps_clear_of_other_marks_on_a_photograph_too():
+    """Right of the first caliper, where its text would go, stands another one."""
+    marks = [Mark([(90, 100), (110, 100)], text="12.34 mm"), Mark([(80, 150), (120, 150)])]
+    where = []
+    for ground in ((60, 60, 60), (210, 150, 120)):
+        bare = np.full((200, 300, 3), ground, np.uint8)
+        where.append((draw_marks(bare, marks) != draw_marks(bare, [Mark(mark.points) for mark in marks])).any(axis=2))
+    assert where[0].any() and box_of(where[0]) == box_of(where[1])
 
 
 def test_ellipses_are_closed_and_nothing_is_drawn_of_nothing():

@@ -17,6 +17,7 @@ LINE_PX, GAP_PX, TICK_PX = 22, 6, 5  # height of a line of text; air around thin
 HALO = [(across, down) for across in (-2, 0, 2) for down in (-2, 0, 2)]
 AIR_PX, FAR_COST = (11, 88), 0.1  # from a mark to its text, near and far; how much text may hide before far is better
 COLOURED = 40  # difference between the channels from which a pixel has something painted on it
+MOSTLY = 0.5  # share of such pixels from which colours are those of the image itself
 PANEL_PX = (256, 640)  # longer side of a panel, at least and at most
 SHIFT = 4  # bits of a pixel that OpenCV's lines keep
 
@@ -76,10 +77,13 @@ def draw_marks(picture: np.ndarray, marks: Iterable, view: Upright | float = 1, 
     placed = [view.points(mark.points) if isinstance(view, Upright)
               else (np.asarray(mark.points, np.float64) + 0.5) * view - 0.5 for mark in marks]
     placed = [points[:, ::-1] for points in placed]  # x, y
+    bare = picture.copy()
     for thickness, ink in ((3, DARK), (1, colour)):
         for mark, points in zip(marks, placed):
             _lines(picture, points, mark.closed, ink, thickness)
     painted = np.ptp(picture, axis=2) > COLOURED
+    if painted.mean() > MOSTLY:  # a photograph of skin: only what is drawn here can be told from it
+        painted = (picture != bare).any(axis=2)
     for mark, points in zip(marks, placed):
         if mark.text:
             _words(picture, mark.text, points, colour, painted)

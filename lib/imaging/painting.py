@@ -1,4 +1,4 @@
-"""Paint masks and probabilities over grey frames, in colours that colour-blind readers can tell apart."""
+"""Paint masks and probabilities over frames, grey or in colour, in colours that colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
@@ -48,15 +48,16 @@ def panel_scale(geometry: Geometry, about_px: int, most_px: int) -> float:
     return most_px / longer if longer > most_px else max(1, min(round(about_px / longer), int(most_px // longer)))
 
 
-def grey(frames: np.ndarray) -> np.ndarray:
-    """float (n, h, w) -> uint8, the 1st to 99.7th percentile of the whole series over 0..255."""
+def stretched(frames: np.ndarray) -> np.ndarray:
+    """float of any shape -> uint8, the 1st to 99.7th percentile of the whole series, all its channels together, over 0..255."""
     low, high = np.percentile(frames, [1, 99.7])
     return np.clip((frames - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)
 
 
 def overlay(image: np.ndarray, outlines: dict[str, np.ndarray], truths: dict[str, np.ndarray],
             heat: np.ndarray | None = None, scale: float = 1, colours: dict[str, Colour] | None = None) -> np.ndarray:
-    """uint8 (n, h, w) -> uint8 (n, h * scale, w * scale, 3): heat, then coloured outlines, then truth (dots).
+    """uint8 (n, h, w), or (n, h, w, 3) in colour -> uint8 (n, h * scale, w * scale, 3): heat, then coloured outlines, then
+    truth (dots).
 
     outlines, truths: class -> bool (n, h, w); heat: float32 (n, h, w), 0..1; colours: of the outlines.
     """
@@ -88,7 +89,8 @@ def paint(image: np.ndarray, outlines: dict[str, np.ndarray], truths: dict[str, 
 
 def filled(image: np.ndarray, masks: dict[str, np.ndarray], colours: dict[str, Colour] | None = None, scale: float = 1,
            opacity: float = 0.55) -> np.ndarray:
-    """uint8 (h, w) -> uint8 (h * scale, w * scale, 3): the areas of the classes in colour, each with a darker outline.
+    """uint8 (h, w) or (h, w, 3) -> uint8 (h * scale, w * scale, 3): the areas of the classes in colour, each with a darker
+    outline.
 
     masks: class -> bool (h, w); where classes overlap, the later one is seen.
     """
@@ -102,10 +104,10 @@ def filled(image: np.ndarray, masks: dict[str, np.ndarray], colours: dict[str, C
 
 
 def canvas(image: np.ndarray, scale: float) -> np.ndarray:
-    """uint8 (h, w) -> RGB uint8 (h * scale, w * scale, 3), to paint on."""
-    height, width = scaled_size(image.shape, scale)
-    how = cv2.INTER_CUBIC if scale >= 1 else cv2.INTER_AREA
-    return cv2.cvtColor(cv2.resize(image, (width, height), interpolation=how), cv2.COLOR_GRAY2RGB)
+    """uint8 (h, w), or (h, w, 3) red, green, blue -> RGB uint8 (h * scale, w * scale, 3), to paint on."""
+    height, width = scaled_size(image.shape[:2], scale)
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if scale >= 1 else cv2.INTER_AREA)
+    return resized if resized.ndim == 3 else cv2.cvtColor(resized, cv2.COLOR_GRAY2RGB)
 
 
 def enlarge(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -17,6 +17,7 @@ from lib.workspace import building, read_manifest, read_table
 
 SAMPLES = 12
 INTENSITY_FRAMES = 200  # evenly spaced frames that the histograms look at
+CHANNEL_COLOURS = {"red": COLOURS[5], "green": COLOURS[2], "blue": COLOURS[0]}  # vermilion and two that are as they are called
 SHAPE_BARS = 12  # most native shapes that have a bar each
 
 
@@ -65,7 +66,7 @@ def draw_classes(prepared: Prepared, path: Path) -> None:
 
 
 def draw_scans(prepared: Prepared, path: Path) -> None:
-    """Stored intensities per channel, and the native sizes and spacings."""
+    """Stored intensities per channel, those of colours in their own, and the native sizes and spacings."""
     plt = pyplot()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3))
     draw_intensities(prepared, left)
@@ -81,7 +82,8 @@ def draw_intensities(prepared: Prepared, axis) -> None:
     bins = np.arange(0, 257, 2) if frames.dtype == np.uint8 else 120
     for index, name in enumerate(prepared.manifest["channels"]):
         counts, edges = np.histogram(frames[:, index].astype(np.float32), bins=bins)
-        axis.stairs(np.maximum(counts, 0.5), edges, label=name)
+        own = {"color": CHANNEL_COLOURS[name]} if name in CHANNEL_COLOURS else {}  # others take their turn
+        axis.stairs(np.maximum(counts, 0.5), edges, label=name, **own)
     zscore = prepared.manifest["study"]["data"]["intensity"] == "zscore"
     axis.set(yscale="log", xlabel="stored value" + " (z-score)" * zscore, title="intensities",
              ylabel="pixels" if all(case.geometry.flat for case in prepared.cases) else "voxels")

@@ -9,8 +9,8 @@ import numpy as np
 
 from lib.imaging.boxes import legible
 from lib.imaging.captions import DARK, GAP_PX, LINE_PX, TEXT, extent, row_of, shortened, write
-from lib.imaging.painting import Colour, Upright, canvas, grey, panel_scale
-from lib.tasks.drawing import LUMINANCE, PANEL_PX, THUMBNAIL_PX
+from lib.imaging.painting import Colour, Upright, canvas, panel_scale, stretched
+from lib.tasks.drawing import PANEL_PX, THUMBNAIL_PX, as_levels, in_colour, native_colours
 
 CLIP_PX = (256, 320)  # longer side of each of a clip's frames: about, at most
 CLIP_FRAMES, SHEET_FRAMES, ANIMATED_FRAMES = 3, 6, 64  # beside a prediction, on a contact sheet, at most in an animation
@@ -34,17 +34,15 @@ def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, 
 
 
 def native_images(task, frames: np.ndarray, case, chosen: Sequence[int]) -> np.ndarray:
-    """uint8 (chosen, rows, columns): the background channel of stored frames (n, channels, *grid), restored; of colour
-    images the luminance. Grey levels are shown as they are, because contrast may be what is judged; z-scores from the 1st
-    to the 99.7th percentile of the series."""
+    """uint8 (chosen, rows, columns): the background channel of stored frames (n, channels, *grid), restored; of pictures
+    `in_colour` their `native_colours`, (chosen, rows, columns, 3). Grey levels are shown as they are, because contrast may
+    be what is judged; z-scores from the 1st to the 99.7th percentile of the series."""
+    if in_colour(task, frames, case):
+        return native_colours(frames, case, chosen)
     as_stored = frames.dtype == np.uint8
     part = np.asarray(frames[list(chosen)] if as_stored else frames)
-    if case.geometry.flat and frames.shape[1] == 3 and task.background == -1:
-        part = np.tensordot(part.astype(np.float32), np.float32(LUMINANCE), axes=(1, 0))
-    else:
-        part = part[:, task.background].astype(np.float32)
-    native = case.fit.restore(part)
-    return np.clip(np.rint(native), 0, 255).astype(np.uint8) if as_stored else grey(native)[list(chosen)]
+    native = case.fit.restore(part[:, task.background].astype(np.float32))
+    return as_levels(native) if as_stored else stretched(native)[list(chosen)]
 
 
 def heat_of(prediction) -> np.ndarray | None:

@@ -9,9 +9,8 @@ import numpy as np
 
 from lib.evaluation.metrics import overlap
 from lib.imaging.captions import row_of
-from lib.imaging.painting import TRUTH, Colour, Upright, canvas, contours, filled, grey, overlay, panel_scale
+from lib.imaging.painting import TRUTH, Colour, Upright, canvas, contours, filled, overlay, panel_scale, stretched
 
-LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 PANEL_PX = (384, 640)  # about, at most, on the longer side
 THUMBNAIL_PX = (256, 320)
 THICK_STEP = 4  # pixels of the contour from dot to dot, where the truth is drawn alone
@@ -37,13 +36,32 @@ def once_per_case(restore: Callable[..., np.ndarray]) -> Callable[..., np.ndarra
 
 @once_per_case
 def native_image(task, frames: np.ndarray, case) -> np.ndarray:
-    """uint8 (frames, rows, columns): the background channel of stored frames (n, channels, *grid), restored; of colour
-    photographs the luminance."""
-    if case.geometry.flat and frames.shape[1] == 3 and task.background == -1:
-        chosen = np.tensordot(frames.astype(np.float32), np.float32(LUMINANCE), axes=(1, 0))
+    """uint8 (frames, rows, columns): the background channel of stored frames (n, channels, *grid), restored, from the 1st to
+    the 99.7th percentile of the series; of pictures `in_colour` their `native_colours`, (frames, rows, columns, 3)."""
+    if in_colour(task, frames, case):
+        return native_colours(frames, case, range(len(frames)))
+    return stretched(case.fit.restore(frames[:, task.background].astype(np.float32)))
+
+
+def in_colour(task, frames: np.ndarray, case) -> bool:
+    """Whether the channels of stored frames (n, channels, *grid) are the red, green and blue of photographs or loops, and
+    the study does not choose one of them to be drawn."""
+    return case.geometry.flat and frames.shape[1] == 3 and task.background == -1
+
+
+def native_colours(frames: np.ndarray, case, chosen: Sequence[int]) -> np.ndarray:
+    """uint8 (chosen, rows, columns, 3) of stored frames (n, 3, *grid), restored: red, green and blue as they are stored,
+    because contrast of their own would change hues; z-scores from the 1st to the 99.7th percentile of all three."""
+    if frames.dtype == np.uint8:  # frame by frame: a loop's colours would take much memory as float
+        native = np.stack([as_levels(case.fit.restore(frames[frame].astype(np.float32))) for frame in chosen])
     else:
-        chosen = frames[:, task.background].astype(np.float32)
-    return grey(case.fit.restore(chosen))
+        native = stretched(case.fit.restore(frames.astype(np.float32)))[list(chosen)]
+    return np.ascontiguousarray(np.moveaxis(native, 1, -1))
+
+
+def as_levels(values: np.ndarray) -> np.ndarray:
+    """float, 0..255 -> uint8, rounded."""
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, case, chosen: Sequence[int] | None,
@@ -65,8 +83,8 @@ def draw_frames(task, frames: np.ndarray, prediction, truth: np.ndarray | None, 
 
 
 def dotted(image: np.ndarray, masks: dict[str, np.ndarray], colours: dict[str, Colour], scale: float) -> np.ndarray:
-    """uint8 (h, w) -> uint8 (h * scale, w * scale, 3): the outline of each class, bool (h, w), as dots of its colour and white
-    ones in turn, of two pixels by two."""
+    """uint8 (h, w) or (h, w, 3) -> uint8 (h * scale, w * scale, 3): the outline of each class, bool (h, w), as dots of its
+    colour and white ones in turn, of two pixels by two."""
     picture = canvas(image, scale)
     bottom, right = picture.shape[0] - 1, picture.shape[1] - 1
     for name, mask in masks.items():
