@@ -72,8 +72,7 @@ def convert_folds(prepared: Prepared, space: Workspace, name: str, chosen: dict[
         rows += found
         print_line(f"fold {fold}: {path} (epoch {checkpoint['epoch'] + 1}, {checkpoint['metric']}"
               f"{score_text(checkpoint['score'])}{'' if checkpoint.get('finished') else ', UNFINISHED training'}) -> "
-              f"{target if passed else 'FAILED parity'}; largest difference of outputs "
-              f"{max(row['largest_difference'] for row in found):.1e}")
+              f"{target if passed else 'FAILED parity'}; outputs differ by at most {most(found):.1e} of their largest value")
     prepared.check_unchanged()
     write_parity(folder / "parity.csv", rows)
     missing = [fold for fold in sorted(prepared.splits) if not (folder / f"fold{fold}.onnx").is_file()]
@@ -106,8 +105,8 @@ def loaded_model(prepared: Prepared, space: Workspace, name: str, path: Path) ->
     with replacing(target) as candidate:
         rows, passed = convert(path, checkpoint, prepared, candidate, chosen=True)
         if not passed:
-            raise InputError(f"{path}: its ONNX file does not give the network's answers (largest difference of outputs "
-                             f"{max(row['largest_difference'] for row in rows):.1e})")
+            raise InputError(f"{path}: its ONNX file does not give the network's answers (they differ by {most(rows):.1e} of "
+                             "their largest value)")
     return target, label
 
 
@@ -247,6 +246,11 @@ def compare(expected: dict, found: dict, task, truth, case, metric: str) -> dict
     passed = bool(differences[worst] <= OUTPUT_TOLERANCE * sizes[worst] and same)  # a NaN difference fails
     return {"output": worst, "largest_value": sizes[worst], "largest_difference": differences[worst], "torch_score": scores[0],
             "onnx_score": scores[1], "passed": "yes" if passed else "no"}
+
+
+def most(rows: list[dict]) -> float:
+    """The largest difference in rows of parity.csv, as a share of the output's largest value."""
+    return max(row["largest_difference"] / row["largest_value"] for row in rows)
 
 
 def write_parity(path: Path, rows: list[dict]) -> None:

@@ -116,8 +116,9 @@ def last_state(folder: Path, fold: Fold, study: Study, remedy: str) -> dict | No
         raise InputError(f"{path} belongs to fold {state['fold']}, not {fold.index}: start the fold anew with  {remedy}")
     changed = training_differences(state["study"], study.to_dict())
     if changed:
-        raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): name a new run with -n, "
-                         f"or start it anew with  {remedy} (and the other arguments of this call)")
+        raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): to go on, give the arguments of the "
+                         f"first call again; name a new run with -n to keep both; or throw the old one away with  {remedy} (and "
+                         "the other arguments of this call)")
     if not (folder / "best.pt").is_file():
         raise InputError(f"{folder / 'best.pt'} is missing: start the fold anew with  {remedy}")
     return state
@@ -141,5 +142,5 @@ class RunLog:
 
     def __exit__(self, kind, error, trace) -> None:
         if error is not None:
-            self(f"stopped: {kind.__name__}: {error}")
+            self("stopped: Ctrl-C" if isinstance(error, KeyboardInterrupt) else f"stopped: {kind.__name__}: {error}")
         self.file.close()

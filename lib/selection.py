@@ -40,19 +40,23 @@ class Selection:
         """The score in a row of metrics.csv; NaN without validation. Raises InputError where there is none."""
         if not self.has_validation:
             return math.nan
-        metric = self.column.split("/")[0]
-        if self.column not in row:
-            known = sorted(column for column in row if column.split("/")[0] == metric)
-            raise InputError(f"training.select: validation has no {self.column!r}; known: "
-                             f"{', '.join(known or sorted(c for c in row if '/' in c))}")
-        score = row[self.column]
-        if math.isnan(score) and metric in ALWAYS_DEFINED:
+        score = row[self.column_in(row)]
+        if math.isnan(score) and self.column.split("/")[0] in ALWAYS_DEFINED:
             raise InputError(f"no validation case of fold {self.fold} has what training.select={self.select} "
                              "scores, so no epoch can be chosen: select another metric or class, or prepare with another "
                              "data.folds.seed or a larger -v")
         if math.isnan(score):  # not defined in this epoch
             return -math.inf if self.larger_is_better else math.inf
         return score
+
+    def column_in(self, row: dict) -> str:
+        """The column of the score. Raises InputError if the row has none."""
+        if self.column not in row:
+            metric = self.column.split("/")[0]
+            known = sorted(column for column in row if column.split("/")[0] == metric)
+            raise InputError(f"training.select: validation has no {self.column!r}; known: "
+                             f"{', '.join(known or sorted(c for c in row if '/' in c))}")
+        return self.column
 
     def take(self, epoch: int, score: float, loss: float = math.inf) -> bool:
         """Whether `epoch` is the best now, of equal scores that with the lower validation loss (few cases have few

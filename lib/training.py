@@ -255,7 +255,7 @@ class Trainer:
         self.validation.cases = self.validation.cases[:1]
         if self.validation.cases:
             row = self.validation.scores(self.kept)
-            self.selection.score_of(row)
+            self.selection.column_in(row)  # one case may have no value of it, such as a ROC AUC
             self.log("1 validation case: " + ", ".join(f"{k} {v:.4f}" for k, v in row.items()
                                                        if "/" not in k or k.endswith("/all")))
 

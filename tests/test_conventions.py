@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from lib.evaluation.summary import summarise
+from lib.reporting.plots import draw_plots
+from lib.reporting.style import collecting
 from lib.results import tidy, write_summary
 from lib.study import Data
 from lib.tasks.base import ALL, Task
@@ -203,3 +206,75 @@ def test_presence_is_of_patients_however_many_cases_they_have():
     assert scores["a", "presence_roc_auc"] == 0.5 and scores["a", "presence_accuracy"] == pytest.approx(2 / 3)
     twice = task.set_metrics(evidence)(np.array([[2.0], [2], [0], [1], [1]]))  # p twice, r once
     assert twice["a", "presence_accuracy"] == 1 and twice["a", "presence_roc_auc"] == 1
+
+
+# --- ROC -----------------------------------------------------------------------------------------------------------------
+
+
+COUNTED = {"boxes": "images", "points": "images", "regions": "patients"}
+
+
+def ranked_by_hand(kind: str, evidence: list[dict], index: int) -> tuple[list[bool], list[float]]:
+    """(positive, score) of class `index`: of each case, or of each patient the largest sizes."""
+    if kind == "regions":
+        ones = {patient: [one for one in evidence if one["patient"] == patient] for patient in {e["patient"] for e in evidence}}
+        return ([max(one["true"][index] for one in mine) > 0 for mine in ones.values()],
+                [max(one["predicted"][index] for one in mine) for mine in ones.values()])
+    if kind in COUNTED:
+        return [bool(classes_of(one)[index]) for one in evidence], [float(one["scores"][0, index]) for one in evidence]
+    return [one["truth"] == index for one in evidence], [float(one["probabilities"][index]) for one in evidence]
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_roc_auc_has_its_curve(kind, tmp_path):
+    """Its points are scikit-learn's, its area and the one in its legend those of summary.csv."""
+    held = [[number // 2 % 3] for number in range(24)] if kind == "regions" else mixed(24)  # of two cases of a patient, alike
+    task, evidence = task_of(kind), evidence_of(kind, held, [f"p{number // 2}" for number in range(24)])
+    for number, one in enumerate(evidence):
+        one["fold"] = number // 2 % 2
+    cells = {"study": "s", "run": "r", "patient": "", "case": "", "fold": ""}
+    table = write_summary(tmp_path / "summary.csv", tidy(cells, task.score_set(evidence)), task.intervals(evidence), 12)
+    areas = {row["class"]: row["estimate"] for row in table if row["metric"].endswith("roc_auc")}
+    plot, = [plot for plot in task.plots(evidence) if plot.name == "roc"]
+    names = {"all folds": (ALL, 1)} if kind == "binary" else {name: (name, index) for index, name in enumerate(NAMES)}
+    folds = ["fold 0", "fold 1"] if kind == "binary" else []
+    assert [label.split(",")[0] for label in plot.lines] == [*names, *folds] and plot.diagonal
+    for (name, (row, index)), (label, (x, y)) in zip(names.items(), plot.lines.items()):
+        positive, scores = ranked_by_hand(kind, evidence, index)
+        false_alarms, found, _ = sk.roc_curve(positive, scores, drop_intermediate=False)
+        assert x == pytest.approx(false_alarms) and y == pytest.approx(found)
+        assert sk.auc(x, y) == pytest.approx(areas[row]) and 0 < areas[row]
+        count = f", {sum(positive)} of {len(positive)} {COUNTED[kind]} positive" if kind in COUNTED else ""
+        assert label == f"{name}, AUC {areas[row]:.2f}{count}"
+    for fold, label in enumerate(folds):
+        positive, scores = ranked_by_hand(kind, [one for one in evidence if one["fold"] == fold], 1)
+        assert list(plot.lines)[fold + 1] == f"{label}, AUC {sk.roc_auc_score(positive, scores):.2f}"
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_a_roc_figure_says_who_is_positive(kind, tmp_path):
+    task, evidence = task_of(kind), evidence_of(kind, mixed(8), list("pqrstuvw"))
+    with collecting() as drawings:
+        draw_plots(tmp_path, task.plots(evidence))
+    drawing, = [one for one in drawings if one.name == "roc"]
+    assert drawing.section == "Decisions" and drawing.title == "ROC of presence" and "1 - specificity" in drawing.svg
+    assert {"regions": "true size is above 0", "boxes": "has the structure", "points": "has the point"}[kind] in drawing.caption
+    assert "several models" not in drawing.caption
+    evidence[0]["fold"] = 1
+    assert "several models" in [plot for plot in task.plots(evidence) if plot.name == "roc"][0].caption
+
+
+@pytest.mark.parametrize("kind", ABSENT)
+def test_what_cannot_be_ranked_has_no_curve(kind):
+    held = [[0] if number % 2 else [1] for number in range(8)]  # c is in none
+    plot, = [plot for plot in task_of(kind).plots(evidence_of(kind, held, list("pqrstuvw"))) if plot.name == "roc"]
+    assert [label.split(",")[0] for label in plot.lines] == ["a", "b"]
+    alone, = [plot for plot in task_of(kind).plots(evidence_of(kind, [[0]] * 4, list("pqrs"))) if plot.name == "roc"]
+    assert alone.lines == {}  # drawn as "nothing to show"
+
+
+def test_where_nothing_is_ranked_there_is_no_roc_figure():
+    data = Data(reader={}, classes=NAMES, size=(64, 64))
+    assert Segmentation(data, {}, {}).plots(evidence_of("regions", mixed(6), list("pqrstu"))) == []
+    drawn = Landmarks(data, {}, {}).plots(evidence_of("points", mixed(6), list("pqrstu")))
+    assert [plot.name for plot in drawn] == ["cumulative_error"]

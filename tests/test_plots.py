@@ -37,7 +37,7 @@ def figures(monkeypatch):
     """A function: plots -> their figures, unsaved."""
     def draw(*plots):
         drawn = []
-        monkeypatch.setattr(drawing, "save", lambda figure, path: drawn.append(figure) or path)
+        monkeypatch.setattr(drawing, "save", lambda figure, path, *words: drawn.append(figure) or path)
         draw_plots(Path("unused"), plots)
         return drawn
     yield draw

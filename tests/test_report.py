@@ -9,13 +9,16 @@ import re
 import numpy as np
 import pytest
 
+from lib.evaluation.plots import Bars, Curves, roc_plot
 from lib.reporting.glossary import counted, score_label
+from lib.reporting.plots import draw_plots
 from lib.reporting.report import charts_of, write_report
 from lib.reporting.report.cases import case_rows, directions, failures_of, larger_is_better, picture_key, worst_cases
 from lib.reporting.report.facts import fold_rows, folds_text, patient_flow, ranged, read_history, without_places
 from lib.reporting.report.layers import PictureBook
 from lib.reporting.report.provenance import largest_differences, provenance_rows
 from lib.reporting.report.run_curves import draw_run_curves
+from lib.reporting.results import draw_results
 from lib.reporting.style import Drawing, collecting, pyplot
 from lib.selection import NO_VALIDATION
 from lib.study import load_study
@@ -247,7 +250,7 @@ def test_a_damaged_table_of_training_is_no_curve(tmp_path, text):
 def test_rings_lie_on_the_kept_epochs(tmp_path, monkeypatch):
     from lib.reporting.report import run_curves
     figures = []
-    monkeypatch.setattr(run_curves, "save", lambda figure, path: figures.append(figure) or path)
+    monkeypatch.setattr(run_curves, "save", lambda figure, path, *words: figures.append(figure) or path)
     run_curves.draw_run_curves(tmp_path / "x.png", {0: source_rows(0), 1: source_rows(1)}, "iou/all", {0: 4, 1: 5})
     score = figures[0].axes[2]
     assert [line.get_xydata().tolist() for line in score.lines[2:]] == [[[5, 0.5]], [[6, 0.6]]]
@@ -265,14 +268,38 @@ def test_nothing_recorded_is_no_figure(tmp_path):
     assert score_label("accuracy/all") == "validation accuracy" and score_label("dice/all") == "validation Dice"
 
 
-def test_charts_stand_in_sections():
-    task = make_task(load_study(STUDY))
-    names = ("nt_thickness_px", "dice", "learning_curves", "roc", "map_.5_.95")
-    charts = charts_of([Drawing(name, f"title of {name}", "<svg/>") for name in names], task, 7)
-    assert [chart.name for chart in charts] == ["learning_curves", "dice", "roc", "nt_thickness_px", "map_.5_.95"]
-    assert charts[0].section == "Training" and charts[1].section == "Scores by class and fold"
-    assert charts[1].title == "title of dice" and "Bland" in charts[3].caption
-    assert charts[3].title == "title of nt_thickness_px (px)"  # in mm it has the same title
+def test_charts_stand_in_sections(tmp_path):
+    """Each figure as it is drawn says itself where it stands and what it shows."""
+    row = {"fold": 0, "case": "a", "patient": "p", "class": "x"}
+    rows = [{**row, "metric": metric, "value": 2.0} for metric in ("nt_px", "nt_px_true", "dice")]
+    line = {"a": (np.array([0.0, 1]), np.array([0.0, 1]))}
+    plots = [Curves("slopes", "T", "x", "y", line, section="Slopes of the study", caption="Steep is good."),
+             roc_plot([("a", np.array([0.1, 0.9]), np.array([False, True]))])]
+    with collecting() as drawings:
+        draw_plots(tmp_path, plots)
+        draw_results(tmp_path, rows, ("dice",))
+        draw_run_curves(tmp_path / "learning_curves.png", {0: source_rows(0)}, "iou/all", {0: 4})
+    charts = charts_of(drawings)
+    assert [(chart.section, chart.name) for chart in charts] == [
+        ("Training", "learning_curves"), ("Scores by class and fold", "dice"), ("Decisions", "roc"),
+        ("Measured against true values", "nt_px"), ("Slopes of the study", "slopes")]
+    told = {chart.name: chart.caption for chart in charts}
+    assert "ring" in told["learning_curves"] and "median" in told["dice"] and "false alarms" in told["roc"]
+    assert "Bland" in told["nt_px"] and told["slopes"] == "Steep is good."
+    assert {chart.name: chart.title for chart in charts}["nt_px"] == "nt (px)"  # in mm it has the same title
+
+
+def test_a_figure_that_nobody_knows_gets_no_words_of_others(tmp_path):
+    line = {"a": (np.array([0.0, 1]), np.array([0.0, 1]))}
+    with collecting() as drawings:
+        draw_plots(tmp_path, [Curves("calibration_slope", "Calibration", "x", "y", line),
+                              Bars("counts", "Counts", "n", {"a": 1})])
+    known = [Drawing("roc", "ROC", "<svg/>", "Decisions", "Curves."),
+             Drawing("own", "Own", "<svg/>", "A task's own", "Own words.")]
+    charts = charts_of([*drawings, *known, Drawing("dice", "no scores of ours", "<svg/>")])
+    assert [(chart.name, chart.section, chart.caption) for chart in charts] == [
+        ("roc", "Decisions", "Curves."), ("own", "A task's own", "Own words."), ("calibration_slope", "Further figures", ""),
+        ("counts", "Further figures", ""), ("dice", "Further figures", "")]
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

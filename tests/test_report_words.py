@@ -5,26 +5,28 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lib import __version__
 from lib.evaluation.measurements import MEASUREMENTS
 from lib.evaluation.statistics import FEW_PATIENTS
 from lib.networks import NETWORKS
-from lib.readers.nifti import NiftiFolders
-from lib.readers.videos import VideoTable
+from lib.preparation import prepare
 from lib.reporting.report import without_twins
-from lib.reporting.report.card import caveats, learnt_nothing, missing_parts, model_card, never_found, subset_label
+from lib.reporting.report.card import caveats, learnt_nothing, missing_parts, model_card, never_found, subset_label, without_width
 from lib.reporting.report.facts import fold_rows, lost_cases, patient_flow
 from lib.reporting.report.methods import methods_text
 from lib.reporting.report.provenance import provenance_rows, trained_with
-from lib.reporting.report.recipe import BRAIN_MASKS, augmentation_text, levels_text, network_text, printed
+from lib.reporting.report.recipe import augmentation_text, levels_text, network_text, printed
 from lib.selection import NO_VALIDATION
 from lib.study import STUDIES, Augmentation, load_study, without_paths
 from lib.tasks import make_task
 from lib.tasks.wording import MEASURED
-from lib.workspace import file_hash
-from report_sources import ALL_TESTED, PATIENTS, STUDY, cautions, evidence_of, history, source_of, told, write_history
+from lib.workspace import Workspace, file_hash, read_manifest
+from report_sources import ALL_TESTED, STUDY, cautions, evidence_of, history, source_of, told, write_history
+from test_dicom import speckle
 
 
 def test_methods_say_how_patients_were_dealt(tmp_path):
@@ -259,30 +261,27 @@ def test_new_cases_are_told_by_who_judged_them(tmp_path):
     assert "Whether the patients are new to the model is not known." in caveat
 
 
-def test_what_the_reader_computed_is_told(tmp_path):
-    study = load_study("flair_visibility", ["data.size=[8,8]"])
-    of_all = told(source_of(tmp_path / "1", study=study))
-    assert "The brain mask of all cases was computed: voxels above Otsu's threshold" in of_all
-    given = {case: {"brain": "mask.nii.gz"} for cases in list(PATIENTS.values())[:3] for case in cases}
-    assert "The brain mask of the 3 cases that had none was" in told(source_of(tmp_path / "2", study=study, files=given))
-    photos = load_study(STUDY, ["data.size=[8,8]", "data.reader.pixels_per_mm=8"])
-    notes = ["12 images with colours: turned grey (channels: 3 would keep them)", "1 image of more than 8 bits: converted to 8 "
-             "bits, each from its own minimum and maximum", "no patient_pattern: each image counts as a patient of its own"]
-    text = told(source_of(tmp_path / "3", study=photos, notes=notes))
-    assert "12 images with colours were turned grey. 1 image of more than 8 bits was converted to 8 bits, each from" in text
-    assert "A pixel was taken to be 0.125 mm wide and high" in text and "brain mask" not in text
-    loops = load_study("echo_quality", ["data.size=[8,8]"])
-    text = told(source_of(tmp_path / "4", study=loops, sectors={"a1": 0.5, "b": 0.75, "c": 1.0}))
-    assert "was made black in 2 of 7 videos; in the others too little moves" in text
-    table = load_study(STUDY, ["data.size=[8,8]", "data.reader.spacing_table={file: s.csv, name_column: a, spacing_column: b}"])
-    assert "The size of a pixel was read from a table" in told(source_of(tmp_path / "5", study=table))
+def test_what_the_reader_said_is_told(tmp_path):
+    """In the manifest of a folder that script 1 prepares."""
+    for index in range(3):
+        for place, pixels in (("preprocessed_images/", speckle(9, 12, 3 if index else 1, seed=index).squeeze()),
+                              ("segmentations/seg_", np.eye(9, 12, dtype=np.uint8))):
+            path = tmp_path / "raw" / f"{place}{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    study = load_study(STUDY, ["data.size=[8,8]", "data.folds.k=3", "data.reader.pixels_per_mm=8"])
+    folder = prepare(study, study, Workspace(tmp_path / "ws"), tmp_path / "raw", jobs=1).folder
+    methods = read_manifest(folder)["methods"]
+    text = told(source_of(tmp_path / "1", study=study, methods=methods))
+    assert ("2 images with colours were turned grey. A pixel was taken to be 0.125 mm wide and high, which the study gives for "
+            "all images. Each frame (grey) was scaled") in text
+    for name, nothing in (("2", None), ("3", [])):  # of a folder prepared before readers said anything
+        rest = told(source_of(tmp_path / name, study=study, methods=nothing))
+        assert rest == text.replace(" ".join(methods) + " ", "")
 
 
-def test_what_is_taken_for_the_readers_default_is_it():
-    defaults = {field.name: field.default for kind in (NiftiFolders, VideoTable) for field in dataclasses.fields(kind)}
-    assert (defaults["brain_mask"], defaults["mask_sector"]) == ("otsu", True)
-    from lib.imaging.brainmask import METHODS
-    assert set(BRAIN_MASKS) == set(METHODS) and set(MEASURED) == set(MEASUREMENTS)
+def test_every_measurement_has_its_words():
+    assert set(MEASURED) == set(MEASUREMENTS)
 
 
 def test_measurements_have_their_limits_of_agreement(tmp_path):
@@ -456,3 +455,25 @@ def test_weights_of_other_data_are_a_caveat(tmp_path):
     source = source_of(tmp_path, study=study)
     said = " ".join(caveats(source, study, "test", None, ALL_TESTED)) + told(source)
     assert "from pretrained weights (best.pt)" in said and "if patients of this evaluation were among them" in said
+
+
+def test_methods_and_flow_count_patients_and_cases_by_class(tmp_path):
+    source = source_of(tmp_path)
+    assert "By class" not in told(source)  # prepared by a version that did not count
+    source.prepared.manifest["held"] = {"nuchal_translucency": {"patients": 5, "cases": 1006}}
+    assert "By class: nuchal_translucency, 1,006 cases of 5 patients." in told(source)
+    assert "nuchal_translucency: 1,006 cases of 5 patients" in patient_flow(source, "test", tmp_path, [], ALL_TESTED)[1].detail
+    source.prepared.manifest["patients_known"] = False
+    assert "By class: nuchal_translucency, 1,006 cases." in told(source)
+
+
+def test_an_interval_of_no_width_is_not_certain(tmp_path):
+    task = make_task(load_study("fetal_biometry"))
+    row = {"class": "femur", "metric": "recall", "estimate": 1.0, "ci_low": 1.0, "ci_high": 1.0, "fold0": 1.0}
+    assert row["metric"] in task.headline
+    said = without_width([row, row | {"class": "abdomen", "ci_low": 0.9}, row | {"metric": "log_loss"}], task)
+    assert said == ["An interval of no width (Recall of femur) is not certain: all cases here went alike, and draws of these "
+                    "cannot show what did not happen among them."]
+    assert "Intervals of no width (Recall of femur and Recall of abdomen) are" in without_width(
+        [row, row | {"class": "abdomen"}], task)[0]
+    assert without_width([row | {"ci_low": None, "ci_high": None}], task) == []

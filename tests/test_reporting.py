@@ -29,7 +29,7 @@ def drawn(monkeypatch):
     """{file name: figure} of what would be saved."""
     figures = {}
     for module in (dataset, results):
-        monkeypatch.setattr(module, "save", lambda figure, path: figures.__setitem__(path.name, figure))
+        monkeypatch.setattr(module, "save", lambda figure, path, *words: figures.__setitem__(path.name, figure))
     yield figures
     pyplot().close("all")
 
@@ -200,6 +200,18 @@ def test_photographs_without_a_pixel_size(drawn, tmp_path):
     assert middle.get_title() == "columns x rows"
     assert [text.get_text() for text in middle.get_yticklabels()] == ["70 x 50", "80 x 60"]
     assert [text.get_text() for text in right.texts] == ["no pixel size known"]
+
+
+def test_histograms_of_colours_have_their_colours(drawn, tmp_path):
+    photographs = prepared(tmp_path, [Geometry((1, 8, 8), None, True)] * 2, [])
+    photographs.frames = np.repeat(photographs.frames, 3, axis=1)
+    photographs.manifest["channels"] = ["blue", "red", "green"]
+    dataset.draw_scans(photographs, tmp_path / "scans.png")
+    names, lines = drawn["scans.png"].axes[0].get_legend_handles_labels()[::-1]
+    colours = {name: line.get_edgecolor()[:3] for name, line in zip(names, lines)}
+    assert list(colours) == ["blue", "red", "green"]
+    for index, name in enumerate(("red", "green", "blue")):
+        assert int(np.argmax(colours[name])) == index
 
 
 def test_photographs_with_pixel_sizes_and_many_shapes(drawn, tmp_path):

@@ -26,7 +26,7 @@ def draw_plots(folder: Path, plots: Iterable[Plot]) -> list[Path]:
         path = figure_path(folder, plot.name)
         if path in paths:
             raise ValueError(f"two plots are called {path.name}")
-        paths.append(save(DRAW[type(plot)](plot), path))
+        paths.append(save(DRAW[type(plot)](plot), path, plot.section, plot.caption))
     return paths
 
 

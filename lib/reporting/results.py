@@ -13,6 +13,10 @@ from lib.reporting.glossary import label_of, unit_of, with_unit
 from lib.reporting.style import COLOURS, SMALL, figure_path, plain, pyplot, save
 
 PANELS_IN_ROW = 4
+# of the report: section, and what to read off the figure
+BY_CLASS = ("Scores by class and fold", "A dot is a case; the box holds the middle half of the cases, its line is the median.")
+AGREEMENT = ("Measured against true values", "Above, predicted against true values, with the line of equality. Below, their "
+             "differences against their means, with bias and 95 % limits of agreement (Bland and Altman).")
 
 
 def draw_results(folder: Path, rows: list[dict], metrics: Sequence[str], cases_are: str = "held-out cases") -> None:
@@ -65,7 +69,7 @@ def draw_metric(rows: list[dict], metric: str, path: Path, cases_are: str = "hel
             axis.set_ylabel(with_unit(label_of(metric), unit_of(metric)))
         if number + across >= len(classes):
             axis.set_xlabel("fold")
-    save(figure, path)
+    save(figure, path, *BY_CLASS)
 
 
 def pairs_of(rows: list[dict], metric: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -105,4 +109,4 @@ def draw_agreement(rows: list[dict], metric: str, path: Path) -> None:
         limits = "" if math.isnan(lower) else f", limits {lower:.2f} to {upper:.2f}"
         below.set_title(f"bias {bias:.2f} {unit}".rstrip() + limits, fontsize=7)
         below.set(xlabel=with_unit("mean", unit), ylabel=with_unit("predicted - true", unit))
-    save(figure, path)
+    save(figure, path, *AGREEMENT)

@@ -55,10 +55,13 @@ def figure_path(folder: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that was drawn. name: stem of its file; svg: the same as vectors, its text as text."""
+    """A figure that was drawn. name: stem of its file; svg: the same as vectors, its text as text; section, caption: where a
+    report shows it, and what it says of it, "" for nothing."""
     name: str
     title: str
     svg: str
+    section: str = ""
+    caption: str = ""
 
 
 _drawings: ContextVar[list[Drawing] | None] = ContextVar("drawings", default=None)
@@ -85,8 +88,9 @@ def with_pdf(wanted: bool) -> Iterator[None]:
         _pdf.reset(token)
 
 
-def save(figure, path: Path) -> Path:
-    """Write a PNG, and what `with_pdf` and `collecting` ask for; without a date, so that the same figure is the same file."""
+def save(figure, path: Path, section: str = "", caption: str = "") -> Path:
+    """Write a PNG, and what `with_pdf` and `collecting` ask for; without a date, so that the same figure is the same file.
+    section, caption: of its `Drawing`."""
     with replacing(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None})
     for line in [line for axis in figure.axes for line in axis.lines]:
@@ -95,7 +99,7 @@ def save(figure, path: Path) -> Path:
         with replacing(path.with_suffix(".pdf")) as temporary:
             figure.savefig(temporary, metadata={"Creator": None, "Producer": None, "CreationDate": None})
     if _drawings.get() is not None:
-        _drawings.get().append(Drawing(path.stem, title_in(figure), as_svg(figure)))
+        _drawings.get().append(Drawing(path.stem, title_in(figure), as_svg(figure), section, caption))
     pyplot().close(figure)
     return path
 

@@ -13,7 +13,8 @@ stages use:
     native_truth(case)               truth on the native grid, as it is stored and scored
     encode(truth, fit)               rows of targets.npy
     contradiction(fact, other)       what is wrong if both are facts of the very same images
-    facts(case, truth)               columns of cases.csv; `notes(headers, facts)` what they tell the user
+    facts(case, truth)               columns of cases.csv; `notes(headers, facts)` what they tell the user,
+                                     `present_in(facts)` which classes each case has
     strata(patients, facts)          labels by which patients are dealt into folds; `check_splits(rows, facts)` InputError for
                                      a fold that nobody could learn from, and notes
     truth_records(truth, case)       rows of training_set.csv, where the truth can be told in rows; case: with its files
@@ -38,7 +39,8 @@ stages use:
                                      counts, that gives {(class, metric): values}; `set_facts(evidence)` thresholds and counts,
                                      which have no interval. `score_set` and `intervals` are made of both
     rankings(evidence)               scores of cases and which of them are positive, of each metric that is a plain ROC AUC
-    plots(evidence)                  figures of the whole set, `tables(evidence)` further tables
+    plots(evidence)                  figures of the whole set, the ROC of `rankings` among them; `tables(evidence)` further
+                                     tables
     calibrate(...)                   thresholds from validation; `with_calibration` gives the task that uses them
     pooled_calibration(tasks)        that of several models together
     worksheet(scores)                scores of a case or an epoch by the titles of a worksheet's columns

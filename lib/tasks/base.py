@@ -9,6 +9,7 @@ from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from lib.evaluation.plots import Line, RocWords, roc_plot
 from lib.evaluation.statistics import bootstrap_intervals
 from lib.imaging.painting import Colour, class_colours, parse_colour
 from lib.study import Data, InputError, Window, one_of, require
@@ -84,14 +85,31 @@ class Task:
         raise InputError("augmentation.synthetic_low_quality: this task has no class of poor images; it is for classification "
                          "into two classes, the first of which is the poor one")
 
+    def present_in(self, facts: Sequence[dict]) -> list[np.ndarray]:
+        """Of each case bool (classes,): which of them its facts say that it has."""
+        raise NotImplementedError
+
     def notes(self, headers: Sequence, facts: Sequence[dict]) -> list[str]:
         return []
 
     def dataset_plots(self, truths: Iterable, cases: Sequence) -> list:
         return []
 
+    @property
+    def roc_words(self) -> RocWords:
+        """What figures say of `rankings`."""
+        return RocWords()
+
+    def ranked(self, evidence: Sequence[dict]) -> list[Line]:
+        """The lines of the ROC figure: `rankings` that hold both positives and negatives."""
+        return [(self.shown(name), scores, positive) for (name, _), (scores, positive, _) in self.rankings(evidence).items()
+                if positive.any() and not positive.all()]
+
     def plots(self, evidence: Sequence[dict]) -> list:
-        return []
+        """The ROC curves of what `rankings` ranks, all folds together; nothing where nothing is ranked."""
+        if not self.rankings(evidence):
+            return []
+        return [roc_plot(self.ranked(evidence), self.roc_words, len({one.get("fold", "") for one in evidence}) > 1)]
 
     def volume(self, prediction) -> None:
         """Nothing is saved per pixel."""
@@ -188,10 +206,10 @@ class Task:
 
 @dataclass(frozen=True)
 class NamedTask(Task):
-    """A task whose classes have names and colours of their own in pictures, over one channel of the image.
+    """A task whose classes have names and colours of their own in pictures, over the image.
 
-    names: class -> what legends and figures call it. background: channel that is drawn, -1 the last. colours: class ->
-    "#rrggbb" or [r, g, b].
+    names: class -> what legends and figures call it. background: channel that is drawn, -1 the last, of colour images all
+    three. colours: class -> "#rrggbb" or [r, g, b].
     """
     names: dict[str, str] = field(default_factory=dict)
     background: int = -1

@@ -8,7 +8,7 @@ import numpy as np
 
 from lib.evaluation.average_precision import RECALL_LEVELS, average_precision, counts_at, f1_curve, weighted_precision
 from lib.evaluation.classification import Counts, mean_over_classes, rates, yes_or_no
-from lib.evaluation.plots import Curves
+from lib.evaluation.plots import DECISIONS, Curves
 from lib.evaluation.statistics import ratio
 from lib.tasks.base import ALL, Metrics
 
@@ -121,5 +121,7 @@ def precision_recall(task, evidence: Sequence[dict]) -> list[Curves]:
         if len(curve.confidences):  # each F1 holds down to the next lower score, the last one down to 0
             f1[shown] = (np.concatenate([[0], curve.confidences[::-1], [1]]),
                          np.concatenate([curve.f1[-1:], curve.f1[::-1], [0]]))
-    return [Curves("precision_recall", "Precision and recall at IoU 0.5", "recall", "precision", precisions),
-            Curves("f1_confidence", "F1 at IoU 0.5", "confidence", "F1", f1, step=True)]
+    return [Curves("precision_recall", "Precision and recall at IoU 0.5", "recall", "precision", precisions, section=DECISIONS,
+                   caption="Precision against recall at every threshold."),
+            Curves("f1_confidence", "F1 at IoU 0.5", "confidence", "F1", f1, step=True, section=DECISIONS,
+                   caption="F1 if only answers at least so sure counted.")]

@@ -7,47 +7,42 @@ from typing import Callable, Iterator, Sequence
 import numpy as np
 
 from lib.evaluation.classification import (calibration_error, confusion_matrix, pr_auc, precision_recall_curve,
-                                           reliability_curve, roc_auc, roc_curve)
-from lib.evaluation.plots import Bars, Counts, Curves, Matrix
+                                           reliability_curve)
+from lib.evaluation.plots import DECISIONS, Bars, Counts, Curves, Line, Matrix
 from lib.tasks.class_scores import columns
-
-Line = tuple[str, np.ndarray, np.ndarray]  # what the legend calls it, scores (n,), positive bool (n,)
 
 
 def set_plots(task, evidence: Sequence[dict]) -> list:
-    """Of two classes a line for all cases and one per fold, of the positive class; of more a line per class. Reliability has
-    none per fold, whose bins hold a handful of cases, but one of the most likely of several classes."""
+    """Precision and recall, confusion, reliability: of two classes a line for all cases and one per fold, of the positive class;
+    of more a line per class. Reliability has none per fold, whose bins hold a handful of cases, but one of the most likely of
+    several classes."""
     shown = tuple(task.shown(name) for name in task.classes)
-    lines = list(ranked(task, evidence))
+    lines = task.ranked(evidence)
     of = f" of {shown[1]}" if len(shown) == 2 else ""
     precisions = curves(lines, precision_recall_curve, lambda *line: f"AP {pr_auc(*line):.2f}")
     if len(shown) == 2:
         share = float(lines[0][2].mean())
         precisions[f"by chance, AP {share:.2f}"] = (np.array([0.0, 1.0]), np.array([share, share]))
-    return [Curves("roc", f"ROC{of}", "1 - specificity", "sensitivity (recall)",
-                   curves(lines, roc_curve, lambda *line: f"AUC {roc_auc(*line):.2f}"), diagonal=True),
-            Curves("precision_recall", f"Precision and recall{of}", "recall", "precision", precisions, step=True),
-            Matrix("confusion_matrix", "Confusion", "predicted", "truth", shown, shown, pooled_confusion(task, evidence)),
+    return [Curves("precision_recall", f"Precision and recall{of}", "recall", "precision", precisions, step=True,
+                   section=DECISIONS, caption="Precision against recall at every threshold."),
+            Matrix("confusion_matrix", "Confusion", "predicted", "truth", shown, shown, pooled_confusion(task, evidence),
+                   section=DECISIONS, caption="Rows are the truth, columns the prediction; the diagonal is right."),
             Curves("reliability", f"Reliability{of}", "predicted probability", "observed share",
                    curves([*lines, *likeliest(evidence)] if len(shown) > 2 else lines[:1], reliability_curve,
-                          lambda *line: f"error {calibration_error(*line):.2f}"), diagonal=True)]
+                          lambda *line: f"error {calibration_error(*line):.2f}"), diagonal=True, section=DECISIONS,
+                   caption="How often stated probabilities come true; on the diagonal they say what happens.")]
 
 
-def ranked(task, evidence: Sequence[dict]) -> Iterator[Line]:
-    """The lines of the figures; classes that no case or every case has are left out, and so are such folds."""
-    truth, _, probabilities = columns(evidence)
-    if len(task.classes) > 2:
-        for index, name in enumerate(task.classes):
-            if 0 < np.count_nonzero(truth == index) < len(truth):
-                yield task.shown(name), probabilities[:, index], truth == index
-        return
+def by_fold(task, evidence: Sequence[dict]) -> Iterator[Line]:
+    """Of two classes the lines of the figures: all cases, and of several folds each that has cases of both."""
+    (scores, positive, _), = task.rankings(evidence).values()
     folds = np.array([str(one.get("fold", "")) for one in evidence])
     names = sorted(set(folds), key=lambda fold: (len(fold), fold))
-    yield "all folds" if len(names) > 1 else task.shown(task.classes[1]), probabilities[:, 1], truth == 1
+    yield "all folds" if len(names) > 1 else task.shown(task.classes[1]), scores, positive
     for fold in names if len(names) > 1 else ():
         mine = folds == fold
-        if len(set(truth[mine])) == 2:
-            yield f"fold {fold}", probabilities[mine, 1], truth[mine] == 1
+        if len(set(positive[mine])) == 2:
+            yield f"fold {fold}", scores[mine], positive[mine]
 
 
 def likeliest(evidence: Sequence[dict]) -> Iterator[Line]:

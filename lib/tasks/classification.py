@@ -8,6 +8,7 @@ from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
 import numpy as np
 
 from lib.data.case import Case, Header
+from lib.evaluation.plots import Line, RocWords
 from lib.evaluation.statistics import youden_threshold
 from lib.imaging.geometry import Fit
 from lib.study import one_of, require
@@ -172,6 +173,9 @@ class Classification(NamedTask):
         """patient -> [the class of most of its cases]."""
         return class_strata(patients, facts)
 
+    def present_in(self, facts: Sequence[dict]) -> list[np.ndarray]:
+        return [np.array([fact["class"] == name for name in self.classes]) for fact in facts]
+
     def check_selection(self, metric: str, targets: Iterable[np.ndarray]) -> None:
         """targets: int64 (S,) of each validation case. Raises InputError for ROC or PR curves of a single class."""
         held = [self.classes[index] for index in np.unique(np.concatenate(list(targets)))]
@@ -283,9 +287,17 @@ class Classification(NamedTask):
         """The threshold of a single model."""
         return class_scores.set_facts(self.classes, evidence)
 
+    @property
+    def roc_words(self) -> RocWords:
+        return RocWords(self.shown(self.classes[1])) if self.binary else RocWords(rule="Each class against all others.")
+
+    def ranked(self, evidence: Sequence[dict]) -> list[Line]:
+        """A line per class; of two classes one for all cases and one per fold, of the positive class."""
+        return list(class_plots.by_fold(self, evidence)) if self.binary else super().ranked(evidence)
+
     def plots(self, evidence: Sequence[dict]) -> list:
         """ROC, precision and recall, confusion, reliability."""
-        return class_plots.set_plots(self, evidence)
+        return [*super().plots(evidence), *class_plots.set_plots(self, evidence)]
 
     def tables(self, evidence: Sequence[dict]) -> dict[str, list[dict]]:
         return {"confusion_matrix.csv": class_plots.confusion_rows(self, evidence)}

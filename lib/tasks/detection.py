@@ -10,6 +10,7 @@ import numpy as np
 from lib.data.case import Case, Header
 from lib.evaluation.average_precision import best_confidence
 from lib.evaluation.boxes import centre_distance, fuse_boxes, iou
+from lib.evaluation.plots import RocWords
 from lib.evaluation.statistics import mean_of_defined
 from lib.imaging.geometry import Fit
 from lib.study import require
@@ -245,9 +246,14 @@ class Detection(SidedTask):
         """Images with each structure, the confidence of a single model."""
         return set_facts(self.classes, evidence)
 
+    @property
+    def roc_words(self) -> RocWords:
+        return RocWords("presence", "images", "An image that has the structure is positive, wherever the box lies; images are "
+                        "ranked by the score of the structure's box.")
+
     def plots(self, evidence: Sequence[dict]) -> list:
-        """Precision against recall at IoU 0.5, and F1 against confidence."""
-        return precision_recall(self, evidence)
+        """Precision against recall at IoU 0.5, F1 against confidence, ROC of presence."""
+        return [*precision_recall(self, evidence), *super().plots(evidence)]
 
     def calibrate(self, cases: Callable[[], Iterable[tuple[Prediction, np.ndarray, object]]]) -> dict:
         """The confidence with the greatest F1 over all structures of the validation cases. No cases, no calibration: {}."""

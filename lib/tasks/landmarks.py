@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.data.case import Case, Header
 from lib.evaluation.measurements import Mark, Measurement, make_measurements
+from lib.evaluation.plots import RocWords
 from lib.evaluation.points import fuse_points, radial_error
 from lib.evaluation.statistics import mean_of_defined, youden_threshold
 from lib.imaging.geometry import Fit
@@ -281,9 +282,14 @@ class Landmarks(SidedTask):
         """How many points there are, and images with each."""
         return set_facts(self.classes, evidence, self.judged)
 
+    @property
+    def roc_words(self) -> RocWords:
+        return RocWords("presence", "images", "An image that has the point is positive, wherever it was placed; images are "
+                        "ranked by the probability that it is there.")
+
     def plots(self, evidence: Sequence[dict]) -> list:
-        """How large a share of the points lies within each error."""
-        return cumulative_errors(self, evidence)
+        """How large a share of the points lies within each error; where presence is judged, its ROC."""
+        return [*cumulative_errors(self, evidence), *super().plots(evidence)]
 
     def calibrate(self, cases: Callable[[], Iterable[tuple[Prediction, np.ndarray, object]]]) -> dict:
         """Where presence is judged, the confidence with the greatest Youden's index over all points of the validation cases.

@@ -6,7 +6,7 @@ from typing import Sequence
 
 import numpy as np
 
-from lib.evaluation.plots import Curves
+from lib.evaluation.plots import ERRORS, Curves
 from lib.evaluation.points import radial_error
 from lib.evaluation.statistics import mean_of_defined, percentiles
 from lib.tasks.base import ALL, Metrics
@@ -90,4 +90,5 @@ def cumulative_errors(task, evidence: Sequence[dict]) -> list[Curves]:
     known = errors[~np.isnan(errors)]
     reach = float(min(known.max(), 2 * np.percentile(known, 95))) if len(known) else 1.0  # one lost point must not flatten all
     return [Curves("cumulative_error", "Cumulative radial error", f"radial error ({unit})", "share of the points", lines,
-                   limits=((0, reach or 1.0), (0, 1)))]
+                   limits=((0, reach or 1.0), (0, 1)), section=ERRORS,
+                   caption="The share of the points that lie within each distance of the truth.")]

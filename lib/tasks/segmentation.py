@@ -11,6 +11,7 @@ import numpy as np
 from lib.data.case import Case, Header
 from lib.evaluation.calipers import filled_ellipse
 from lib.evaluation.measurements import Measurement, make_measurements
+from lib.evaluation.plots import RocWords
 from lib.imaging.brainmask import largest_component
 from lib.imaging.geometry import Fit
 from lib.imaging.painting import Colour
@@ -190,6 +191,9 @@ class Segmentation(Task):
         """patient -> labels, fine to coarse, by the sizes of the classes in `data.folds.stratify`."""
         return size_strata(patients, facts, self.data.folds.stratify or self.classes, self.data.inside)
 
+    def present_in(self, facts: Sequence[dict]) -> list[np.ndarray]:
+        return [np.array([fact[f"size_{name}"] > 0 for name in self.classes]) for fact in facts]
+
     # --- training ------------------------------------------------------------------------------------------------
 
     def transform(self, targets, warp):
@@ -345,6 +349,11 @@ class Segmentation(Task):
     def rankings(self, evidence: Sequence[dict]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, list[str]]]:
         """See `scoring.presence_rankings`."""
         return presence_rankings(self.classes, self.presence, evidence)
+
+    @property
+    def roc_words(self) -> RocWords:
+        return RocWords("presence", "patients", "A patient is positive for a class whose true size is above 0 in any of his or "
+                        "her cases; patients are ranked by the largest size that was predicted.")
 
     def set_facts(self, evidence: Sequence[dict]) -> dict[tuple[str, str], float]:
         """Cases with empty truth, patients with each class that is judged, the size from which it counts."""

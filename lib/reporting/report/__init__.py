@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Sequence
 
+from lib.evaluation.plots import DECISIONS, ERRORS
 from lib.evaluation.summary import fold_columns, is_asked
 from lib.packages import versions
 from lib.reporting.glossary import unit_of, with_unit
@@ -18,26 +19,16 @@ from lib.reporting.report.provenance import provenance_rows, versions_text
 from lib.reporting.report.page import TRAINING, Chart, Page
 from lib.reporting.report.rendering import render
 from lib.reporting.report.run_curves import draw_run_curves
-from lib.reporting.style import Drawing, figure_path
+from lib.reporting.results import AGREEMENT, BY_CLASS
+from lib.reporting.style import Drawing
 from lib.selection import NO_VALIDATION
 from lib.study import Study
 
 REPORT = "report.html"
 LEARNING_CURVES = "learning_curves"
 GENERATOR = ("onnxruntime", "onnxruntime-gpu", "numpy", "matplotlib")
-# stem of a figure -> (section of the page, what to read off it); what is not here is of cases or of sizes
-SHOWN_AS = {
-    LEARNING_CURVES: (TRAINING, "A line per fold; a ring marks the epoch that was kept."),
-    "roc": ("Decisions", "Sensitivity against the share of false alarms at every threshold; the diagonal is guessing."),
-    "precision_recall": ("Decisions", "Precision against recall at every threshold."),
-    "f1_confidence": ("Decisions", "F1 if only answers at least so sure counted."),
-    "reliability": ("Decisions", "How often stated probabilities come true; on the diagonal they say what happens."),
-    "confusion_matrix": ("Decisions", "Rows are the truth, columns the prediction; the diagonal is right."),
-    "cumulative_error": ("Errors", "The share of the points that lie within each distance of the truth."),
-}
-BY_CLASS = ("Scores by class and fold", "A dot is a case; the box holds the middle half of the cases, its line is the median.")
-AGREEMENT = ("Measured against true values", "Above, predicted against true values, with the line of equality. Below, their "
-             "differences against their means, with bias and 95 % limits of agreement (Bland and Altman).")
+FURTHER = "Further figures"  # the section of those that name none
+SECTIONS = (TRAINING, BY_CLASS[0], DECISIONS, ERRORS, AGREEMENT[0])  # in this order; then those that only a task knows
 
 
 def write_report(folder: Path, source: Source, judged: Study, task, manifest: dict, rows: Sequence[dict], sheet: Sequence[dict],
@@ -49,6 +40,7 @@ def write_report(folder: Path, source: Source, judged: Study, task, manifest: di
     has collected, whose block is still open: the learning curves are drawn here.
     """
     subset = manifest.get("subset", "")
+    summary = summary if evidence else []  # means of what was said of single cases, where nothing is scored, say nothing
     headline = without_twins([row for row in summary if row["estimate"] is not None and is_asked(row, task.headline)])
     order = [metric.partition("/")[0] for metric in task.headline]
     headline.sort(key=lambda row: order.index(row["metric"]))  # of one metric as summary.csv has them
@@ -64,7 +56,7 @@ def write_report(folder: Path, source: Source, judged: Study, task, manifest: di
         fold_columns=fold_columns(summary[0] if summary else ()),
         direction=directions(dict.fromkeys(row["metric"] for row in summary), task), folds=fold_rows(source),
         flow=patient_flow(source, subset, folder, sheet, evidence),
-        charts=charts_of(drawings, task, len(evidence)), columns=columns, cases=cases, worst_by=worst_by,
+        charts=charts_of(drawings), columns=columns, cases=cases, worst_by=worst_by,
         provenance=provenance_rows(source, task, manifest),
         methods=methods_text(source, subset, task, manifest["computed_on"], evidence, sheet),
         card=model_card(source, subset, judged, task, headline, warnings, evidence),
@@ -90,13 +82,10 @@ def draw_learning(folder: Path, source: Source) -> None:
     draw_run_curves(folder / "figures" / f"{LEARNING_CURVES}.png", histories, metrics[0] if metrics else "train_loss", kept)
 
 
-def charts_of(drawings: Sequence[Drawing], task, count: int) -> list[Chart]:
-    """Learning curves first, then scores, decisions and measurements, as each was drawn."""
-    by_class = {figure_path(Path(), metric).stem for metric in task.figures}
-    charts = []
-    for drawing in drawings:
-        section, caption = SHOWN_AS.get(drawing.name, BY_CLASS if drawing.name in by_class else AGREEMENT)
-        # a length in pixels and the same in mm have one label
-        charts.append(Chart(section, drawing.name, with_unit(drawing.title, unit_of(drawing.name)), drawing.svg, caption))
-    order = (TRAINING, BY_CLASS[0], "Decisions", "Errors", AGREEMENT[0])
-    return sorted(charts, key=lambda chart: order.index(chart.section))
+def charts_of(drawings: Sequence[Drawing]) -> list[Chart]:
+    """Learning curves first, then scores, decisions and measurements, as each was drawn; no words but the figure's own."""
+    # a length in pixels and the same in mm have one label
+    charts = [Chart(drawing.section or FURTHER, drawing.name, with_unit(drawing.title, unit_of(drawing.name)), drawing.svg,
+                    drawing.caption) for drawing in drawings]
+    places = {section: place for place, section in enumerate(SECTIONS)}
+    return sorted(charts, key=lambda chart: places.get(chart.section, len(places) + (chart.section == FURTHER)))

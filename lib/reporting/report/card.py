@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from lib.data.folds import EXTERNAL
-from lib.evaluation.summary import fold_columns
+from lib.evaluation.summary import fold_columns, is_asked
 from lib.reporting.glossary import counted, label_of, number, unit_of
 from lib.reporting.report.cases import larger_is_better
 from lib.reporting.report.facts import Source, by_hand_text, folds_text, held, ranged, voters
@@ -62,7 +62,7 @@ def warnings_of(source: Source, subset: str, evidence: Sequence[dict], task, sum
     if changed:
         lines.append(f"The folds were trained with different settings ({', '.join(sorted(changed))}); methods are those of the "
                      "first.")
-    return lines + never_found(summary, task) + few_patients(source, evidence)
+    return lines + never_found(summary, task) + without_width(summary, task) + few_patients(source, evidence)
 
 
 def never_found(summary: Sequence[dict], task) -> list[str]:
@@ -78,6 +78,16 @@ def never_found(summary: Sequence[dict], task) -> list[str]:
         elif folds:
             lines.append(f"{row['class']} was never found by the model of {folds_text(folds)}: its {label_of(main)} is 0 there.")
     return lines
+
+
+def without_width(summary: Sequence[dict], task) -> list[str]:
+    """A sentence where intervals of headline numbers are of no width, which look certain and are not."""
+    rows = [row for row in summary if is_asked(row, task.headline) and row["ci_low"] is not None
+            and row["ci_low"] == row["ci_high"]]
+    names = [label_of(row["metric"]) + ("" if row["class"] == ALL else f" of {row['class']}") for row in rows]
+    what = f"An interval of no width ({listed(names)}) is" if len(rows) == 1 else f"Intervals of no width ({listed(names)}) are"
+    return [f"{what} not certain: all cases here went alike, and draws of these cannot show what did not happen among them."
+            ] if rows else []
 
 
 def learnt_nothing(model: dict, task) -> bool:
@@ -114,7 +124,8 @@ def model_card(source: Source, subset: str, judged: Study, task, headline: Seque
             ("Out-of-scope use", out_of_scope(source, study)),
             ("Training data", training_data(source)),
             ("Evaluation data", evaluation_data(source, subset, evidence)),
-            ("Metrics", metrics_text(headline)),
+            ("Metrics", metrics_text(headline) if evidence else "None here; those of test cases are in the report of the run "
+             f"{source.name}."),
             ("Caveats", " ".join(against))]
 
 

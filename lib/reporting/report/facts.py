@@ -153,6 +153,13 @@ def lost_cases(prepared: Prepared) -> set[str]:
     return {row["case"] for row in read_if_there(prepared.folder / "rejected.csv")} - {case.case for case in prepared.cases}
 
 
+def class_counts(source: Source) -> dict[str, str]:
+    """class -> "16 cases of 8 patients", of the prepared data; {} where an older version has prepared it."""
+    return {name: counted(held["cases"], "case")
+            + (f" of {counted(held['patients'], 'patient')}" if source.patients_known else "")
+            for name, held in source.prepared.manifest.get("held", {}).items()}
+
+
 def is_known(source: Source, patients: int) -> int | None:
     """A number of patients, None where nobody knows whose the images are."""
     return patients if source.patients_known else None
@@ -208,7 +215,8 @@ def prepared_steps(source: Source) -> list[Step]:
     alike = [f"{counted(twins, 'case')} with the very images of another: such cases count as one {source.who}"] if twins else []
     steps = [Step("Found in the raw data", patients if not lost else None, len(prepared.cases) + len(lost), [*found, *left]),
              Step("Prepared", patients, len(prepared.cases), [f"{counted(len(prepared.samples), 'sample')} of "
-                  f"{counted(len(prepared.frames), 'frame')}", *alike])]
+                  f"{counted(len(prepared.frames), 'frame')}",
+                  *(f"{name}: {count}" for name, count in class_counts(source).items()), *alike])]
     return [*steps, *subset_steps(source)]
 
 
@@ -247,8 +255,11 @@ def patient_flow(source: Source, subset: str, folder: Path, sheet: Sequence[dict
                  f"seen the {source.who}"
                  ] if alone else []
         found = len(sheet) + len({row["case"] for row in rejected})
+        # whose images are whose is known by more than their names, or by these where a case is all of a patient
+        named = any(row["patient"] != row["case"] for row in sheet) or all(c.patient == c.case for c in source.prepared.cases)
+        whose = is_known(source, len({row["patient"] for row in sheet})) if named else None
         return [Step("Found in the new data", None, found, left if rejected else []),
-                Step("Predicted", is_known(source, len({row["patient"] for row in sheet})), len(done), lines), judged]
+                Step("Predicted", whose, len(done), lines), judged]
     lines, folds = [], sorted(source.prepared.splits)
     if not source.loaded and subset != EXTERNAL:
         absent = [fold for fold in folds if fold not in source.models]

@@ -9,7 +9,8 @@ from lib.data.folds import EXTERNAL
 from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
 from lib.packages import FOLDSCAN, installed
 from lib.reporting.glossary import counted, score_in_words
-from lib.reporting.report.facts import SUBSETS, Source, by_hand_text, folds_text, held, lost_cases, ranged, voters
+from lib.reporting.report.facts import (SUBSETS, Source, by_hand_text, class_counts, folds_text, held, lost_cases, ranged,
+                                        voters)
 from lib.reporting.report.provenance import (RUNNING, largest_differences, size_unit, threshold_value,
                                              thresholds_of, trained_with, versions_text)
 from lib.reporting.report.recipe import preprocessing_text, training_text
@@ -43,6 +44,9 @@ def data_text(source: Source, study: Study, words: Wording | None) -> str:
     of = f" of {counted(len({case.patient for case in prepared.cases}), 'patient')}" if known else ""
     lines = [f"The data comprised {counted(cases, 'case')}{of}"
              + (f"; {counted(lost, 'further case')} could not be used." if lost else ".")]
+    by_class, names = class_counts(source), study.task.get("names", {})
+    if by_class:
+        lines.append(f"By class: {'; '.join(f'{names.get(name, name)}, {count}' for name, count in by_class.items())}.")
     if not known:
         which = f"some of the {source.who}s" if source.some_named else f"the {source.who}s"
         lines.append(f"Nothing says whose {which} are: each of these counted as a patient of its own, so that {source.who}s of "

@@ -130,10 +130,10 @@ def first_look(columns: list[Column]) -> list[str]:
 
 
 def value_of(value):
-    """Numbers in six digits, which is more than the page shows; what is not finite is no value."""
+    """Numbers in ten digits, so that rounding them again for the page changes nothing; what is not finite is no value."""
     if value is None or isinstance(value, (str, int)):
         return value
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    return float(f"{value:.10g}") if math.isfinite(value) else None
 
 
 def blocks(pictures: Pictures) -> Iterator[dict]:

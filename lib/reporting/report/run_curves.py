@@ -8,6 +8,7 @@ from typing import Sequence
 import numpy as np
 
 from lib.reporting.glossary import score_label
+from lib.reporting.report.page import TRAINING
 from lib.reporting.style import legend, line_style, pyplot, save
 
 LOSSES = ("train_loss", "validation_loss")
@@ -39,7 +40,7 @@ def draw_run_curves(path: Path, histories: dict[int, Sequence[dict]], column: st
         axis.set(xlabel="epoch", ylabel=title, title=f"{title}, n = {count} fold{'s' * (count > 1)}")
         axis.xaxis.get_major_locator().set_params(integer=True)
     legend(axes[0][-1], [f"fold {fold}" for fold in folds])
-    return save(figure, path)
+    return save(figure, path, TRAINING, "A line per fold; a ring marks the epoch that was kept.")
 
 
 def points(rows: Sequence[dict], column: str) -> tuple[np.ndarray, np.ndarray]:
