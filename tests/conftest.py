@@ -166,6 +166,14 @@ class ImageWork:
         return dataclasses.replace(self, folder=target)
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium for the tests of a file, which look at a page through browser.Tab."""
+    from browser import started
+    with started(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
+
+
 def table(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV as text."""
     with path.open(encoding="utf-8", newline="") as file:

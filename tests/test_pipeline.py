@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+from browser import Tab
 from conftest import FOLDS, PREPARE, ROOT, RUN, SCRIPTS, TINY, run_script, table
 
 CLASSES = ("brain", "stroke", "flair_visible")
@@ -49,6 +50,13 @@ def scores(place) -> dict[tuple[str, str, str], float]:
             for row in table(place.results / "results.csv") if row["case"]}
 
 
+def assert_pdfs(folder, least: int):
+    """Beside each figure, of which there are at least so many, lies the same as a PDF."""
+    figures = sorted(folder.glob("*.png"))
+    assert len(figures) >= least and {path.stem for path in figures} == {path.stem for path in folder.glob("*.pdf")}
+    assert all(path.with_suffix(".pdf").read_bytes()[:5] == b"%PDF-" for path in figures)
+
+
 def test_help_is_quick(tmp_path):
     for name in SCRIPTS:
         text = run_script(name, "--help", cwd=tmp_path).stdout
@@ -61,11 +69,13 @@ def test_help_is_quick(tmp_path):
 
 
 def test_three_last_lines_of_every_script(patients, tmp_path):
-    """What was done, where it is, and a next command that can be pasted into the shell."""
+    """What was done, where it is, and a next command that can be pasted into the shell. (And figures as PDF, where asked for.)"""
     at = ("-o", tmp_path / "work space")
     where = {"1": "prepared", "2a": "runs/FVV/fold0/best.pt", "2b": "runs/FVV", "3": "onnx/FVV", "4": "results/FVV/report.html"}
     following = {"1": "2b", "2a": "3", "2b": "3", "3": "4", "4": "4"}
-    arguments = {"1": ("-i", patients, "-k", 2, *PREPARE[2:]), "2a": (*TINY, "-e", 1), "2b": (*TINY, "-e", 1), "4": ("--no-heatmaps",)}
+    with_pdf = ("--set", "report.pdf=true")
+    arguments = {"1": ("-i", patients, "-k", 2, *PREPARE[2:], *with_pdf), "2a": (*TINY, "-e", 1, *with_pdf),
+                 "2b": (*TINY, "-e", 1), "4": ("--no-heatmaps", *with_pdf)}
     for name in where:
         done, see, then = run_script(name, *at, *arguments.get(name, ()), cwd=tmp_path).stdout.splitlines()[-3:]
         assert done.startswith("done: ") and see == f"see: {tmp_path / 'work space' / where[name]}"
@@ -73,6 +83,9 @@ def test_three_last_lines_of_every_script(patients, tmp_path):
         command = shlex.split(then.removeprefix("next: "))
         assert command[:2] == ["python", SCRIPTS[following[name]]] and command[2:6] == ["-s", "flair_visibility", "-o", str(at[1])]
         assert name != "4" or command[6:] == ["--predict", "NEW_PATIENTS"]
+    for folder, least in (("prepared/figures", 4), ("runs/FVV/fold0", 1), ("results/FVV/figures", 5)):
+        assert_pdfs(tmp_path / "work space" / folder, least)
+    assert not list((tmp_path / "work space" / "runs/FVV/fold1").glob("*.pdf"))  # nobody asked 2b for one
 
 
 def test_only_the_last_word_of_2b_names_the_next_command(trained):
@@ -420,6 +433,34 @@ def test_the_report_holds_the_numbers_of_the_tables(tested):
         assert row["case"] in page
 
 
+def test_the_report_works_in_a_browser(tested, browser):
+    """What test_report_page.py sees of made-up facts, in short, of a report that script 4 wrote."""
+    tab = Tab(browser, tested.results / "report.html")
+    dice = {case: value for (case, cls, metric), value in scores(tested).items() if (cls, metric) == ("all", "dice")}
+    assert tab.rows() == sorted(NAMES, key=dice.get)  # the worst first
+    cell = tab.texts("#case-table thead .on-paper").index("Dice") + 1
+    shown = [float(text) for text in tab.texts(f"#case-table tbody tr > :nth-child({cell})")]
+    assert shown == pytest.approx(sorted(dice.values()), abs=0.0005 + 1e-9)  # three digits
+    tab.click(tab.head("Dice"))
+    assert tab.rows() == sorted(NAMES, key=dice.get, reverse=True)
+    folds = {row["patient"]: row["fold"] for row in table(tested.space.prepared / "folds.csv")}
+    kept = {name for name in NAMES if folds[name] == "1"}
+    tab.choose("#fold", "1")
+    assert 0 < len(kept) < len(NAMES) and set(tab.rows()) == kept == set(tab.texts("#gallery b"))
+    tab.choose("#fold", "")
+    assert set(tab.rows()) == set(tab.texts("#gallery b")) == set(NAMES)
+    seen = "return all('#gallery img.truth').map(one => getComputedStyle(one).visibility)"
+    tab.wait("return all('#gallery img.truth').length")
+    assert set(tab.js(seen)) == {"visible"}
+    tab.click("#truth")
+    assert set(tab.js(seen)) == {"hidden"}
+    tab.click("#truth")
+    tab.click("#gallery li button")
+    assert tab.texts("#lightbox-title") == [min(NAMES, key=dice.get)]
+    tab.wait("return all('#stage img').length === 3 && all('#stage img').every(one => one.complete && one.naturalWidth > 50)")
+    assert not tab.driver.get_log("browser")
+
+
 def test_heat_lies_where_the_source_is(tested):
     """The grey under the paint is the patient's b1000 on the same voxels, not a mirror image of it."""
     looked_at = 0
@@ -471,6 +512,100 @@ def test_some_folds_are_enough_and_it_is_said(tested, tmp_path):
     assert re.search(r"ONLY 2 of 3 folds.*fold 1", text)
     rows = [row for row in table(place.results / "results.csv") if row["case"]]
     assert {row["fold"] for row in rows} == {"0", "2"}
+
+
+def stricter_models(place, folds) -> None:
+    """A second run, `stricter`, without training one: the models of these folds, which now believe only what is at least 0.6."""
+    import onnx
+    target = place.space.onnx("stricter")
+    target.mkdir(parents=True)
+    for fold in folds:
+        model = onnx.load(place.space.onnx(RUN) / f"fold{fold}.onnx")
+        entry = next(entry for entry in model.metadata_props if entry.key == "calibration")
+        entry.value = json.dumps({**json.loads(entry.value), "threshold": dict.fromkeys(CLASSES, 0.6)})
+        onnx.save(model, target / f"fold{fold}.onnx")
+
+
+def assert_compared(rows: list[dict[str, str]], a: dict, b: dict, cases: list[str]) -> None:
+    """Case rows of comparison.csv are those that the values of two results.csv give. a, b: see `scores`."""
+    def value(side, case, cls, metric):
+        read_out = re.sub("(_abs)?_error$", "", metric)
+        if read_out == metric:
+            return side.get((case, cls, metric), math.nan)
+        error = side.get((case, cls, read_out), math.nan) - side.get((case, cls, f"{read_out}_true"), math.nan)
+        return abs(error) if "_abs_" in metric else error
+
+    for row in rows:
+        cls, metric = row["class"], row["metric"]
+        pairs = {case: (value(a, case, cls, metric), value(b, case, cls, metric)) for case in cases}
+        if cls == "all":  # a mean over classes: only where they are the same classes in both
+            found = {case: [[math.isnan(value(side, case, one, metric)) for one in CLASSES] for side in (a, b)] for case in cases}
+            pairs = {case: pair for case, pair in pairs.items() if found[case][0] == found[case][1]}
+        pairs = [pair for pair in pairs.values() if not any(map(math.isnan, pair))]
+        assert (int(row["cases"]), int(row["left_out"])) == (len(pairs), len(cases) - len(pairs)), row
+        if pairs:
+            expected = (statistics.fmean(y - x for x, y in pairs), *(statistics.fmean(side) for side in zip(*pairs)))
+            found = [float(row[column]) for column in ("difference_b_minus_a", "estimate_a", "estimate_b")]
+            assert found == pytest.approx(expected, rel=1e-6, abs=1e-9), row
+
+
+def test_two_runs_are_compared_and_forgotten_when_one_is_tested_again(tested, tmp_path):
+    """Script 4 from two runs to tables and figures; B lacks a fold."""
+    import cv2
+    place = tested.copy(tmp_path, "prepared", "onnx", "results")
+    stricter_models(place, (0, 2))
+    run_script("4", "-n", "stricter", "--no-heatmaps", cwd=tmp_path)
+    text = run_script("4", "--compare", RUN, "stricter", "--set", "report.pdf=true", cwd=tmp_path).stdout
+    folder, other = place.results / "compare-stricter", place.space.results("stricter")
+    where = folder.relative_to(tmp_path)
+
+    a, b = scores(place), {(row["case"], row["class"], row["metric"]): float(row["value"] or "nan")
+                           for row in table(other / "results.csv") if row["case"]}
+    judged = [row["patient"] for row in table(place.space.prepared / "folds.csv") if row["fold"] != "1"]
+    assert sorted({case for case, *_ in b}) == sorted(judged) and 2 <= len(judged) < len(NAMES)
+    rows = table(folder / "comparison.csv")
+    by_key = {(row["class"], row["metric"]): row for row in rows}
+    of_cases = [row for row in rows if row["level"] == "case"]
+    assert {(cls, metric) for cls in (*CLASSES, "all") for metric in ("dice", "iou", "recall", "hd95_mm")} <= set(by_key)
+    assert_compared(of_cases, a, b, judged)
+    assert float(by_key["brain", "volume_ml_error"]["difference_b_minus_a"]) < 0  # B, with its higher threshold, minus A
+    pooled = {(row["class"], row["metric"]): float(row["value"] or "nan") for row in table(other / "results.csv")
+              if not (row["case"] or row["fold"])}
+    of_sets = [row for row in rows if row["level"] == "set"]
+    assert {"presence_roc_auc", "presence_kappa"} <= {row["metric"] for row in of_sets}
+    assert all(float(row["estimate_b"]) == pytest.approx(pooled[row["class"], row["metric"]]) for row in of_sets)
+    for row in table(folder / "differences.csv"):
+        if row["metric"] == "dice" and row["a"] and row["b"]:
+            gap = b[row["case"], row["class"], "dice"] - a[row["case"], row["class"], "dice"]
+            assert float(row["difference_b_minus_a"]) == pytest.approx(gap, rel=1e-6, abs=1e-9)
+    assert {"difference_dice.png", "difference_hd95_mm.png", "difference_over_all_cases.png"} <= files(folder / "figures")
+    assert all(cv2.imread(str(path)).std() > 5 for path in folder.glob("figures/*.png"))
+    assert_pdfs(folder / "figures", 3)
+
+    assert f"LEFT OUT: {len(NAMES) - len(judged)} cases that only A ({RUN}) has judged" in text
+    gap = float(by_key["brain", "dice"]["difference_b_minus_a"])
+    assert re.search(rf"^brain +dice +higher .* {re.escape(f'{gap:+.3f}')} .* {len(judged)}$", text, re.MULTILINE)
+    done, see, then = text.splitlines()[-3:]
+    assert done == f"done: {RUN} and stricter compared on {len(judged)} test cases" and see == f"see: {where}"
+    assert then.startswith(f"next: python {SCRIPTS['4']} -s flair_visibility") and then.endswith("--predict NEW_PATIENTS")
+
+    whole, before = (other / "results.csv").read_bytes(), bytes_of(folder)
+    (other / "results.csv").write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+    refused = run_script("4", "--compare", RUN, "stricter", cwd=tmp_path, expect=2)
+    assert "results.csv was changed after script 4 wrote it" in refused.stderr and "-n stricter" in refused.stderr
+    assert "Traceback" not in refused.text and not refused.stdout and bytes_of(folder) == before
+    (other / "results.csv").write_bytes(whole)
+
+    elsewhere = shutil.copytree(other, tmp_path / "elsewhere" / "stricter")  # the same numbers, but nobody replaces these
+    said = run_script("4", "--compare", RUN, elsewhere, cwd=tmp_path).stdout.splitlines()[-2]
+    unrelated = tmp_path / said.removeprefix("see: ")
+    assert unrelated.parent == place.results and (unrelated / "comparison.csv").read_bytes() == before["comparison.csv"]
+    stays = bytes_of(unrelated)
+    shutil.copytree(folder, other / f"compare-{RUN}")  # a comparison of B's own
+    text = run_script("4", "-n", "stricter", "--no-heatmaps", cwd=tmp_path).stdout
+    for gone in (where, other.relative_to(tmp_path) / f"compare-{RUN}"):
+        assert f"removed, because it compares the results of before: {gone}\n" in text and not (tmp_path / gone).exists()
+    assert text.count("removed, because") == 2 and bytes_of(unrelated) == stays and (place.results / "results.csv").is_file()
 
 
 def test_training_without_a_login_is_tracked_offline(prepared, tmp_path):

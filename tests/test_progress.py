@@ -1,4 +1,4 @@
-"""Bars on a terminal, a line a minute elsewhere; three last lines of every script."""
+"""Bars on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 

@@ -269,3 +269,10 @@ def test_pool_is_a_word_for_a_section(tmp_path):
 def test_what_is_published_names_no_files_of_this_machine():
     study = study_from_dict({**MINIMAL, "network": {"name": "unet", "weights": "/home/me/secret/w.pt"}})
     assert "input" not in without_paths(study)["data"] and without_paths(study)["network"]["weights"] == "w.pt"
+
+
+def test_the_shipped_studies_are_tracked_where_their_readers_look():
+    def trackers(study: str) -> set[str]:
+        return set(load_study(study).tracking.trackers)
+    assert trackers("echo_quality") == {"wandb", "mlflow"}
+    assert trackers("fetal_anatomy") == trackers("nuchal_translucency") == {"wandb", "tensorboard", "mlflow"}
