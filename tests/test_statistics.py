@@ -253,6 +253,16 @@ def test_summary_by_hand():
     check_summary(summarise(CASES + SETS))
 
 
+def test_the_mean_of_equal_values_is_that_value_in_every_fold():
+    """A fold in which a class was never found has a Dice of 0, not of 1e-16, whatever the other folds have."""
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        rows = [{"study": "s", "run": "r", "fold": fold, "patient": f"{fold} {index}", "case": f"{fold} {index}", "class": "stroke",
+                 "metric": "dice", "value": 0.0 if fold == 2 else round(random.uniform(0.5, 0.95), 10)}
+                for fold in range(3) for index in range(10)]
+        assert summarise(rows)["fold2"].item() == 0.0
+
+
 @pytest.mark.parametrize("keep_default_na", [True, False], ids=["empty is NaN", "empty is text"])
 def test_summary_of_a_table_from_a_file(tmp_path, keep_default_na):
     pd.DataFrame(CASES + SETS).to_csv(tmp_path / "results.csv", index=False)

@@ -66,12 +66,18 @@ def summarise(results: Sequence[dict] | pd.DataFrame, seed: int = 0, intervals: 
         cells = group[chosen] * width + columns[chosen]
         return np.bincount(cells, None if weights is None else weights[chosen], len(keys) * width).reshape(len(keys), width)
 
+    # Sums are those of what differs from the first value, so that the mean of equal values is that value, and its interval has
+    # a width of exactly 0: of each fold, and of all.
+    in_fold = known & (folds >= 0)
+    of_fold, begin = np.zeros(len(values)), np.zeros((len(keys), len(names)))
+    first = np.flatnonzero(in_fold)[::-1]
+    begin[group[first], folds[first]] = values[first]
+    of_fold[in_fold] = values[in_fold] - begin[group[in_fold], folds[in_fold]]
+    of_folds = begin + ratio(sums(in_fold, folds, len(names), of_fold), sums(in_fold, folds, len(names)))
     origin = np.zeros(len(keys))
     first = np.flatnonzero(known)[::-1]
-    origin[group[first]] = values[first]  # of each group the first value, so that equal values have a width of exactly 0
+    origin[group[first]] = values[first]
     apart = values - origin[group]
-    in_fold = known & (folds >= 0)
-    of_folds = origin[:, None] + ratio(sums(in_fold, folds, len(names), apart), sums(in_fold, folds, len(names)))
     totals, counts = sums(known & case, patients, len(named), apart), sums(known & case, patients, len(named))
     low, high = mean_intervals(totals, counts, seed=seed)
     means = origin + ratio(totals.sum(axis=1), counts.sum(axis=1))
