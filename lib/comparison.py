@@ -25,8 +25,8 @@ DIFFERENCES = ("fold", "patient", "case", "class", "metric", "a", "b", "differen
 NO_SCORES = ("score", "confidence", "tolerance_truth", *DECISIONS)  # metrics of cases that say nothing of how good a run is
 CLOSING = {"test": "these are numbers of test patients: report them, do not choose by them",
            EXTERNAL: "these are numbers of external test patients: report them, do not choose by them",
-           "validation": "these are VALIDATION cases, which have chosen epochs and thresholds: the numbers for a paper are those "
-                         "of test cases"}
+           "validation": "these are VALIDATION cases, which have chosen epochs, and any thresholds: the numbers for a paper are "
+                         "those of test cases"}
 
 
 def compare_runs(prepared: Prepared, study: Study, space: Workspace, one: str, other: str, subset: str | None,

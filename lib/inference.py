@@ -172,7 +172,7 @@ def sentence(count: int, subset: str, members: dict[int, Member]) -> str:
                 "model alone; pooled: all together)")
     if subset == "test":
         return f"{count} held-out cases, each by the model of the fold that never saw it{where}"
-    return (f"{count} VALIDATION cases{where}: they have chosen epoch and thresholds, so these scores are too good; the "
+    return (f"{count} VALIDATION cases{where}: they have chosen epochs, and any thresholds, so these scores are too good; the "
             "numbers for a paper are those of test cases")
 
 

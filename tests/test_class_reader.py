@@ -145,14 +145,14 @@ def test_all_bad_rows_are_listed_at_once(tmp_path):
     scan = reader().headers(tmp_path)
     assert {str(problem) for problem in scan.problems} == {
         "b: labels.csv, row 3: label is empty",
-        "c: labels.csv, row 4: label is 'thorax', which is no class of the study; its classes are brain, femur, other",
+        "c: labels.csv, row 4: label is 'thorax', which is no class of the study; data.classes has brain, femur, other",
         "d: labels.csv, row 6: a second row of one image says something else: class other, but class femur in labels.csv, "
         "row 5",
         "labels.csv, row 7: image is empty, so nobody knows whose row it is; fill it in",
         "e: labels.csv, row 8: image is '../e', which leaves the data folder; expected a file name, or a path inside the "
         "folder",
         "h: images/h.png: is no PNG, JPEG, TIFF or BMP image",
-        "h: labels.csv, row 11: label is 'thorax', which is no class of the study; its classes are brain, femur, other"}
+        "h: labels.csv, row 11: label is 'thorax', which is no class of the study; data.classes has brain, femur, other"}
     assert [header.case for header in scan.headers] == ["a", "f"]
     with pytest.raises(InputError, match="row 4: label is 'thorax'"):
         stop_if_bad(scan.problems, skip_bad=False)
@@ -339,7 +339,7 @@ def test_folders_that_are_no_class(tmp_path):
     folder(tmp_path, "train/brain/1.png", "train/unsorted/2.png", "train/3.png", "brain/femur/x/4.png")
     scan = reader(labels="folders", folds=Folds(pool=True)).headers(tmp_path)
     assert [str(p) for p in scan.problems] == [
-        "2: images/train/unsorted/2.png: is in the folder 'unsorted', which is no class of the study; its classes are brain, "
+        "2: images/train/unsorted/2.png: is in the folder 'unsorted', which is no class of the study; data.classes has brain, "
         "femur, other"]
     assert {h.case: h.labels["class"] for h in scan.headers} == {"1": "brain", "4": "femur"}  # of several the last
     assert "train/3.png" in " ".join(scan.notes)
@@ -573,3 +573,13 @@ def test_patients_of_new_images_are_read_without_labels(tmp_path):
     assert patients() == {"a": "S1", "b": "S2", "c": "c", "d": "d"}
     write(tmp_path / "labels.csv", [("a.png", "brain")])
     assert patients() == {case: case for case in "abcd"}  # no column of patients
+
+
+def test_an_unknown_class_is_told_how_the_study_spells_its_own(tmp_path):
+    """The study's spelling may be the wrong one."""
+    folder(tmp_path, "a.png", "b.png")
+    write(tmp_path / "labels.csv", [("a.png", "Naevus"), ("b.png", "Seborrhoeic keratosis")])
+    found = reader({"naevus": "Naevus", "keratosis": ["Seborheic keratosis", 3], "other": None})
+    assert [str(problem) for problem in found.headers(tmp_path).problems] == [
+        "b: labels.csv, row 3: label is 'Seborrhoeic keratosis', which is no class of the study; data.classes has naevus "
+        "('Naevus'), keratosis ('Seborheic keratosis' or 3), other"]

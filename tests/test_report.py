@@ -342,6 +342,6 @@ def test_the_report_is_one_file_of_the_same_bytes_without_places_times_and_secre
 
 def test_the_report_of_any_subset_can_be_written(tmp_path):
     study = load_study(STUDY, ["data.size=[8,8]"])
-    assert "who have chosen epochs and thresholds" in made_report(tmp_path / "1", study, "validation")
+    assert "who have chosen epochs, and any thresholds" in made_report(tmp_path / "1", study, "validation")
     assert "new cases" in made_report(tmp_path / "2", study, "", pictures=False)
     assert "There are no pictures" in (tmp_path / "2" / "results" / "report.html").read_text(encoding="utf-8")

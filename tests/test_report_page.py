@@ -325,7 +325,7 @@ def test_on_paper(tab):
         width = "return all('#case-table thead th').filter(one => getComputedStyle(one).display !== 'none').length"
         assert tab.js(width) == tab.js("return WIDEST") == 10  # of eleven
         assert "first 10 of 11 columns" in tab.texts("#table-print-note")[0]
-        assert tab.js("return getComputedStyle(first('.flow .box')).display") == "block"
+        assert tab.js("return getComputedStyle(first('.flow .box')).display") == "flex"
         shown = tab.js("return all('#gallery li').filter(one => getComputedStyle(one).display !== 'none').length")
         assert shown == 12
     finally:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from lib import __version__
@@ -21,10 +23,10 @@ from lib.reporting.report.methods import methods_text
 from lib.reporting.report.provenance import provenance_rows, trained_with
 from lib.reporting.report.recipe import augmentation_text, levels_text, network_text, printed
 from lib.selection import NO_VALIDATION
-from lib.study import STUDIES, Augmentation, load_study, without_paths
+from lib.study import STUDIES, Augmentation, load_study, plain, without_paths
 from lib.tasks import make_task
 from lib.tasks.wording import MEASURED
-from lib.workspace import Workspace, file_hash, read_manifest
+from lib.workspace import Workspace, file_hash, read_manifest, write_text
 from report_sources import ALL_TESTED, STUDY, cautions, evidence_of, history, source_of, told, write_history
 from test_dicom import speckle
 
@@ -427,7 +429,7 @@ def test_what_is_not_shown_is_said(tmp_path):
     write_history(source, 1, history(0))
     again = dataclasses.replace(source)
     assert missing_parts(again, ALL_TESTED, 3) == [
-        "Learning curves of fold 1 are not shown: runs/unet was trained anew since the models were converted."]
+        "Learning curves of fold 1 are not shown: runs/unet holds those of another training than the model's."]
     assert "loaded" in missing_parts(dataclasses.replace(source, loaded="x"), ALL_TESTED, 3)[0]
 
 
@@ -472,8 +474,20 @@ def test_an_interval_of_no_width_is_not_certain(tmp_path):
     row = {"class": "femur", "metric": "recall", "estimate": 1.0, "ci_low": 1.0, "ci_high": 1.0, "fold0": 1.0}
     assert row["metric"] in task.headline
     said = without_width([row, row | {"class": "abdomen", "ci_low": 0.9}, row | {"metric": "log_loss"}], task)
-    assert said == ["An interval of no width (Recall of femur) is not certain: all cases here went alike, and draws of these "
+    assert said == ["An interval of no width (recall of femur) is not certain: all cases here went alike, and draws of these "
                     "cannot show what did not happen among them."]
-    assert "Intervals of no width (Recall of femur and Recall of abdomen) are" in without_width(
+    assert "Intervals of no width (recall of femur and recall of abdomen) are" in without_width(
         [row, row | {"class": "abdomen"}], task)[0]
     assert without_width([row | {"ci_low": None, "ci_high": None}], task) == []
+
+
+def test_curves_of_another_run_with_the_same_score_are_not_shown(tmp_path):
+    """Networks that have learnt nothing score alike: a checkpoint named by hand must have the settings of the run."""
+    study = load_study(STUDY, ["data.size=[8,8]"])
+    other = dataclasses.replace(study, training=dataclasses.replace(study.training, learning_rate=0.5))
+    for name, trained, shown in (("same", study, [0, 1]), ("other", other, [1])):
+        source = source_of(tmp_path / name, models={0: {"chosen": True, "study": json.loads(json.dumps(without_paths(trained)))}})
+        write_history(source, 0, history(0))
+        write_history(source, 1, history(1))
+        write_text(source.space.run("unet") / "study.yaml", yaml.safe_dump(plain(study.to_dict())))
+        assert source.by_hand == [0] and sorted(source.histories) == shown and source.foreign == sorted({0, 1} - {*shown})

@@ -11,7 +11,7 @@ from lib.imaging.photographs import MOST_VALUES, MaskCoding, PhotographError, fi
 from lib.readers.image_files import SUFFIXES
 from lib.readers.image_tree import Photo, subset_of, walk
 from lib.readers.images import belonging_mask
-from lib.readers.names import Masks, class_numbers, folded, printable, relative, some, spellings
+from lib.readers.names import Masks, class_numbers, folded, printable, relative, some, spellings, spelt
 from lib.readers.photo_rows import Found, ImageRows, Matched, Row, one_each
 from lib.readers.tables import RowError, Table
 from lib.study import Data, InputError
@@ -25,7 +25,8 @@ class ClassNames:
 
     def __init__(self, data: Data):
         self.open = not data.classes
-        self.classes, self.known = data.classes, spellings(data, numbers=True)
+        self.classes = [spelt(name, data.class_values.get(name)) for name in data.classes]
+        self.known = spellings(data, numbers=True)
 
     def find(self, text: str) -> str | None:
         if self.open:
@@ -34,7 +35,7 @@ class ClassNames:
 
     def unknown(self, text: str) -> str:
         """What to say of it."""
-        return f"{printable(text)!r}, which is no class of the study; its classes are {some(self.classes, 12)}"
+        return f"{printable(text)!r}, which is no class of the study; data.classes has {some(self.classes, 12)}"
 
     def check_any(self, texts: Sequence[str], place: str) -> None:
         """Raise InputError if none of the texts is a class."""

@@ -199,6 +199,12 @@ def spellings(data: Data, numbers: bool = False) -> dict[str, str]:
     return known
 
 
+def spelt(name: str, value) -> str:
+    """A class with the spellings that data.classes gives it, as messages name it."""
+    values = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+    return f"{name} ({' or '.join(repr(one) for one in values)})" if values else name
+
+
 def folded(text: str) -> str:
     """A name without regard to case and to how many blanks there are."""
     return " ".join(text.split()).casefold()

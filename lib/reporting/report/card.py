@@ -6,7 +6,7 @@ from typing import Sequence
 
 from lib.data.folds import EXTERNAL
 from lib.evaluation.summary import fold_columns, is_asked
-from lib.reporting.glossary import counted, label_of, number, unit_of
+from lib.reporting.glossary import counted, in_sentence, label_of, number, unit_of
 from lib.reporting.report.cases import larger_is_better
 from lib.reporting.report.facts import Source, by_hand_text, folds_text, held, ranged, voters
 from lib.reporting.report.methods import each, few_patients, ranks_together, trained_study, was
@@ -14,7 +14,7 @@ from lib.study import Study, training_differences
 from lib.tasks.base import ALL
 from lib.tasks.wording import Wording, listed
 
-SUBSETS = {"test": "held-out test {}s", "validation": "VALIDATION {}s, {} have chosen epochs and thresholds",
+SUBSETS = {"test": "held-out test {}s", "validation": "VALIDATION {}s, {} have chosen epochs, and any thresholds",
            EXTERNAL: "{}s of extra test folders", "": "new cases"}
 RESEARCH = ("Research. Nobody has stated another use: say in the study who may use the model for what (key report.intended_use), "
             "and run script 4 again.")
@@ -35,7 +35,7 @@ def warnings_of(source: Source, subset: str, evidence: Sequence[dict], task, sum
         lines.append(f"{each} (key data.reader.patient_pattern): {who}s of one person may lie in several folds, and scores "
                      "may then be too good and intervals too narrow.")
     if subset == "validation":
-        lines.append("These are validation cases: they have chosen epochs and thresholds, so the scores are too good. The "
+        lines.append("These are validation cases: they have chosen epochs, and any thresholds, so the scores are too good. The "
                      "numbers for a paper are those of test cases.")
     unfinished = [fold for fold, model in models.items() if not model["finished"] and fold not in source.by_hand]
     if unfinished:
@@ -70,13 +70,14 @@ def never_found(summary: Sequence[dict], task) -> list[str]:
     hides them."""
     of_class = {row["metric"] for row in summary if row["class"] != ALL}
     main = next((metric for metric in task.headline if metric in of_class and larger_is_better(metric, task)), "")
-    lines = []
+    lines, score = [], in_sentence(label_of(main)) if main else ""
     for row in [row for row in summary if row["metric"] == main and row["class"] != ALL]:
         folds = [int(column.removeprefix("fold")) for column in fold_columns(row) if row[column] == 0]
         if row["estimate"] == 0:
-            lines.append(f"{row['class']} was never found: its {label_of(main)} is 0.")
+            lines.append(f"{row['class']} was never found: its {score} is 0.")
         elif folds:
-            lines.append(f"{row['class']} was never found by the model of {folds_text(folds)}: its {label_of(main)} is 0 there.")
+            by = f"model{'s' * (len(folds) > 1)} of {folds_text(folds)}"
+            lines.append(f"{row['class']} was never found by the {by}: its {score} is 0 there.")
     return lines
 
 
@@ -84,7 +85,7 @@ def without_width(summary: Sequence[dict], task) -> list[str]:
     """A sentence where intervals of headline numbers are of no width, which look certain and are not."""
     rows = [row for row in summary if is_asked(row, task.headline) and row["ci_low"] is not None
             and row["ci_low"] == row["ci_high"]]
-    names = [label_of(row["metric"]) + ("" if row["class"] == ALL else f" of {row['class']}") for row in rows]
+    names = [in_sentence(label_of(row["metric"])) + ("" if row["class"] == ALL else f" of {row['class']}") for row in rows]
     what = f"An interval of no width ({listed(names)}) is" if len(rows) == 1 else f"Intervals of no width ({listed(names)}) are"
     return [f"{what} not certain: all cases here went alike, and draws of these cannot show what did not happen among them."
             ] if rows else []
@@ -105,8 +106,8 @@ def missing_parts(source: Source, evidence: Sequence[dict], pictures: int) -> li
     elif not source.histories and not source.foreign:
         lines.append(f"Learning curves are not shown: {run} of this workspace holds no metrics.csv.")
     if source.foreign:
-        lines.append(f"Learning curves of {folds_text(source.foreign)} are not shown: {run} was trained anew since the models "
-                     "were converted.")
+        lines.append(f"Learning curves of {folds_text(source.foreign)} are not shown: {run} holds those of another training than "
+                     "the model's.")
     if not pictures:
         lines.append("There are no pictures, because script 4 was asked for none (--no-heatmaps, or report.heatmaps: false).")
     return lines
@@ -163,7 +164,7 @@ def evaluation_data(source: Source, subset: str, evidence: Sequence[dict]) -> st
     kinds = "cases known from the prepared data" if alone == len(evidence) else (
         "new cases" + (" and cases known from the prepared data" if alone else ""))
     whose = {"test": f"held-out test {who}s of the same data set",
-             "validation": f"validation {who}s, {which} have chosen epochs and thresholds: no test",
+             "validation": f"validation {who}s, {which} have chosen epochs, and any thresholds: no test",
              EXTERNAL: f"{who}s of extra test folders, {which} never trained",
              "": f"{kinds}, judged where their truth was present"}[subset]
     of = f" of {counted(len({one['patient'] for one in evidence}), 'patient')}" if source.patients_known else ""

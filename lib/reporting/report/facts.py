@@ -9,11 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Iterable, Sequence
 
+import yaml
+
 from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
 from lib.reporting.glossary import counted
 from lib.reporting.report.page import Step
 from lib.selection import NO_VALIDATION
+from lib.study import training_differences
 from lib.workspace import Workspace, file_hash, read_table
 
 SUBSETS = ("train", "validation", "test")
@@ -85,12 +88,20 @@ class Source:
     @cached_property
     def histories(self) -> dict[int, list[dict]]:
         """Those of `tables` that are there, and of the very training that the model is of."""
-        return {fold: rows for fold, rows in self.tables.items() if is_of(rows, self.models[fold])}
+        return {fold: rows for fold, rows in self.tables.items() if self._tells_of(fold, rows)}
+
+    def _tells_of(self, fold: int, rows: Sequence[dict]) -> bool:
+        """Whether metrics.csv is of the very training that the model is of. Scores may be equal by chance, above all those of
+        networks that have learnt nothing: a checkpoint that was named by hand must have the settings of the run too."""
+        model, path = self.models[fold], self.space.run(self.name) / "study.yaml"
+        if not is_of(rows, model) or fold not in self.by_hand or not path.is_file():
+            return is_of(rows, model)
+        return not training_differences(yaml.safe_load(path.read_text(encoding="utf-8")), model["study"])
 
     @property
     def foreign(self) -> list[int]:
         """Folds whose metrics.csv is of another training than the model."""
-        return [fold for fold, rows in self.tables.items() if rows and not is_of(rows, self.models[fold])]
+        return [fold for fold, rows in self.tables.items() if rows and fold not in self.histories]
 
 
 def read_history(path: Path) -> list[dict]:
@@ -120,6 +131,12 @@ def ranged(counts: Iterable[int], thing: str) -> str:
     """12 patients; 11 to 13 patients."""
     low, high = min(counts := list(counts)), max(counts)
     return counted(low, thing) if low == high else f"{low:,} to {counted(high, thing)}"
+
+
+def all_folds(source: Source) -> str:
+    """The folds whose models vote: all 3 folds; folds 0 and 2, where the run has more."""
+    whole = len(source.models) == len(source.prepared.splits)
+    return f"all {len(source.models)} folds" if whole else folds_text(sorted(source.models))
 
 
 def folds_text(folds: Sequence[int], thing: str = "fold") -> str:

@@ -9,8 +9,8 @@ from lib.data.folds import EXTERNAL
 from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
 from lib.packages import FOLDSCAN, installed
 from lib.reporting.glossary import counted, score_in_words
-from lib.reporting.report.facts import (SUBSETS, Source, by_hand_text, class_counts, folds_text, held, lost_cases, ranged,
-                                        voters)
+from lib.reporting.report.facts import (SUBSETS, Source, all_folds, by_hand_text, class_counts, folds_text, held, lost_cases,
+                                        ranged, voters)
 from lib.reporting.report.provenance import (RUNNING, largest_differences, size_unit, threshold_value,
                                              thresholds_of, trained_with, versions_text)
 from lib.reporting.report.recipe import preprocessing_text, training_text
@@ -147,10 +147,10 @@ def testing_text(source: Source, subset: str, words: Wording | None, computed_on
                      f"{who}.")
         lines += [f"The test cases of {folds_text(absent)} were not tested."] if absent else []
     elif subset == "validation":
-        lines.append("These are numbers of validation cases, each predicted by a model whose epoch and thresholds they had "
-                     "chosen: they are too good, and no test result.")
+        lines.append("These are numbers of validation cases, each predicted by a model whose epoch, and any thresholds, they "
+                     "had chosen: they are too good, and no test result.")
     elif subset == EXTERNAL:
-        by = "one model" if count == 1 else f"the models of all {count} folds together{fused}"
+        by = "one model" if count == 1 else f"the models of {all_folds(source)} together{fused}"
         lines.append(f"All cases were predicted by {by}; their {who}s had trained no model.")
         lines += ["Numbers of single folds are of each model alone, pooled ones of all together."] if count > 1 else []
     else:
@@ -168,7 +168,7 @@ def new_cases(source: Source, fused: str, sheet: Sequence[dict]) -> list[str]:
                      "prepared data, by their images or their patient, it predicted only those that its training and validation "
                      "had not seen; whether the others are of new patients is not known.")
     if together:
-        lines.append(f"{counted(together, 'case')} {was(together)} predicted by the models of all {len(source.models)} folds "
+        lines.append(f"{counted(together, 'case')} {was(together)} predicted by the models of {all_folds(source)} "
                      f"together{fused}; that their patients are new to the models is known by names and images alone.")
     if alone:
         lines.append(f"{counted(alone, 'case')}, known from the prepared data, {was(alone)} predicted{each(alone)} by the one "
