@@ -25,7 +25,8 @@ class ClassNames:
 
     def __init__(self, data: Data):
         self.open = not data.classes
-        self.classes = [spelt(name, data.class_values.get(name)) for name in data.classes]
+        self.classes = data.classes
+        self.spelt = [spelt(name, data.class_values.get(name)) for name in data.classes]
         self.known = spellings(data, numbers=True)
 
     def find(self, text: str) -> str | None:
@@ -35,13 +36,13 @@ class ClassNames:
 
     def unknown(self, text: str) -> str:
         """What to say of it."""
-        return f"{printable(text)!r}, which is no class of the study; data.classes has {some(self.classes, 12)}"
+        return f"{printable(text)!r}, which is no class of the study; data.classes has {some(self.spelt, 12)}"
 
     def check_any(self, texts: Sequence[str], place: str) -> None:
         """Raise InputError if none of the texts is a class."""
         different = list(dict.fromkeys(text for text in texts if text))
         if different and not any(self.find(text) for text in different):
-            raise InputError(f"{place} holds {some(different)}, none of which is a class of the study, {some(self.classes, 12)}; "
+            raise InputError(f"{place} holds {some(different)}, none of which is a class of the study, {some(self.spelt, 12)}; "
                              f"say how it spells them, such as classes: {{{self.classes[0]}: {printable(different[0])}}}")
 
 
