@@ -14,7 +14,7 @@ from lib.data.store import Prepared
 from lib.evaluation.agreement import TRUE
 from lib.evaluation.paired import Key
 from lib.evidence import EVIDENCE, read_evidence
-from lib.study import InputError, Study, study_from_dict
+from lib.study import InputError, Study, study_from_dict, training_differences
 from lib.tasks import make_task
 from lib.workspace import Workspace, file_hash, read_json, read_table
 
@@ -121,8 +121,10 @@ def check_pair(a: TestedRun, b: TestedRun, prepared: Prepared) -> None:
         raise InputError(f"{both} are the same results: name two runs")
     keys = [side.manifest["fingerprint"] for side in (a, b)]
     if keys[0] != keys[1]:
-        raise InputError(f"{both} are of different prepared data (fingerprints {keys[0]} and {keys[1]}): a difference could come "
-                         "from the data. Train and test both on the same")
+        changed = training_differences(a.manifest["trained"], b.manifest["trained"])
+        what = "; ".join(line for line in changed if line.startswith("data.")) or "the raw data, or who is in which fold"
+        raise InputError(f"{both} are of different prepared data (fingerprints {keys[0]} and {keys[1]}; what differs: {what}): a "
+                         "difference could come from the data. Train and test both on the same")
     if keys[0] != prepared.fingerprint:
         raise InputError(f"{both} are stale: {prepared.folder} was prepared anew since (fingerprint {prepared.fingerprint}, not "
                          f"{keys[0]}). Train and test both again")

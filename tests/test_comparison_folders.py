@@ -351,7 +351,7 @@ def test_what_is_refused(two):
     refused("not tested on external cases; --split test", subset="external")
     refused("stale: .*prepared anew", fingerprint="data-2")
     renamed = manifest["study"] | {"data": manifest["study"]["data"] | {"classes": ["poor", "better"]}}
-    for values, words in (({"fingerprint": "data-0"}, "different prepared data.*data-1 and data-0"),
+    for values, words in (({"fingerprint": "data-0"}, "different prepared data.*data-1 and data-0; what differs: the raw data"),
                           ({"subset": "external"}, "differ in their subset"), ({"study": renamed}, "differ in their classes"),
                           ({"tolerance_mm": 1.5}, "tolerance in mm: 0.0 and 1.5")):
         change(strong / "manifest.json", **values)
