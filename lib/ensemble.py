@@ -15,7 +15,7 @@ from lib.data.grid import content_hash
 from lib.data.store import CaseRecord, Prepared, Samples
 from lib.onnx_model import OnnxModel
 from lib.prediction import BATCH, predict_cases
-from lib.reporting.report.facts import Source
+from lib.reporting.report.source import Source
 from lib.study import InputError, Study, training_differences
 from lib.tasks import make_task
 from lib.workspace import Workspace, file_hash

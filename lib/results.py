@@ -12,7 +12,7 @@ from lib.evidence import EVIDENCE, write_evidence
 from lib.imaging.writing import write_prediction, write_shares
 from lib.reporting.report import write_report
 from lib.reporting.report.cases import picture_key
-from lib.reporting.report.facts import Source
+from lib.reporting.report.source import Source
 from lib.reporting.heatmaps import draw_worst, write_heatmap, write_picture
 from lib.reporting.report.layers import PictureBook, draw_layers
 from lib.reporting.misclassified import write_misclassified

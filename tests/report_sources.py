@@ -10,7 +10,7 @@ import numpy as np
 from lib.data.store import Prepared, geometry_text
 from lib.imaging.geometry import Geometry
 from lib.reporting.report.card import warnings_of
-from lib.reporting.report.facts import Source
+from lib.reporting.report.source import Source
 from lib.reporting.report.methods import methods_text
 from lib.study import load_study, study_from_dict, without_paths
 from lib.tasks import make_task

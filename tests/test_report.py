@@ -14,7 +14,8 @@ from lib.reporting.glossary import counted, score_label
 from lib.reporting.plots import draw_plots
 from lib.reporting.report import charts_of, write_report
 from lib.reporting.report.cases import case_rows, directions, failures_of, larger_is_better, picture_key, worst_cases
-from lib.reporting.report.facts import fold_rows, folds_text, patient_flow, ranged, read_history, without_places
+from lib.reporting.report.facts import fold_rows, folds_text, patient_flow, ranged, without_places
+from lib.reporting.report.source import read_history
 from lib.reporting.report.layers import PictureBook
 from lib.reporting.report.provenance import largest_differences, provenance_rows
 from lib.reporting.report.run_curves import draw_run_curves

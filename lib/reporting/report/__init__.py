@@ -12,13 +12,14 @@ from lib.packages import versions
 from lib.reporting.glossary import unit_of, with_unit
 from lib.reporting.report.card import missing_parts, model_card, subset_label, warnings_of
 from lib.reporting.report.cases import case_rows, directions
-from lib.reporting.report.facts import Source, fold_rows, is_known, patient_flow, without_places
+from lib.reporting.report.facts import fold_rows, is_known, patient_flow, without_places
 from lib.reporting.report.methods import methods_text, trained_study
 from lib.reporting.report.layers import PictureBook, picture_legend
 from lib.reporting.report.provenance import provenance_rows, versions_text
 from lib.reporting.report.page import TRAINING, Chart, Page
 from lib.reporting.report.rendering import render
 from lib.reporting.report.run_curves import draw_run_curves
+from lib.reporting.report.source import Source
 from lib.reporting.results import AGREEMENT, BY_CLASS
 from lib.reporting.style import Drawing
 from lib.selection import NO_VALIDATION

@@ -8,8 +8,9 @@ from lib.data.folds import EXTERNAL
 from lib.evaluation.summary import fold_columns, is_asked
 from lib.reporting.glossary import counted, in_sentence, label_of, number, unit_of
 from lib.reporting.report.cases import larger_is_better
-from lib.reporting.report.facts import Source, by_hand_text, folds_text, held, ranged, voters
+from lib.reporting.report.facts import by_hand_text, folds_text, held, ranged, voters
 from lib.reporting.report.methods import each, few_patients, ranks_together, trained_study, was
+from lib.reporting.report.source import Source
 from lib.study import Study, training_differences
 from lib.tasks.base import ALL
 from lib.tasks.wording import Wording, listed

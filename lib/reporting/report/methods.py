@@ -9,11 +9,12 @@ from lib.data.folds import EXTERNAL
 from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
 from lib.packages import FOLDSCAN, installed
 from lib.reporting.glossary import counted, score_in_words
-from lib.reporting.report.facts import (SUBSETS, Source, all_folds, by_hand_text, class_counts, folds_text, held, lost_cases,
-                                        ranged, voters)
+from lib.reporting.report.facts import (SUBSETS, all_folds, by_hand_text, class_counts, folds_text, held, lost_cases, ranged,
+                                        voters)
 from lib.reporting.report.provenance import (RUNNING, largest_differences, size_unit, threshold_value,
                                              thresholds_of, trained_with, versions_text)
 from lib.reporting.report.recipe import preprocessing_text, training_text
+from lib.reporting.report.source import Source
 from lib.study import Study, study_from_dict
 from lib.tasks.wording import Wording, listed
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lib.packages import FOLDSCAN, versions
 from lib.reporting.glossary import number, unit_of
-from lib.reporting.report.facts import Source, folds_text, read_if_there, status_of
+from lib.reporting.report.facts import folds_text, read_if_there, status_of
+from lib.reporting.report.source import Source
 from lib.tasks.wording import Threshold
 
 # what script 4 computes with

@@ -6,7 +6,8 @@ import re
 
 from lib.networks import SCALES, as_pretrained
 from lib.reporting.glossary import counted
-from lib.reporting.report.facts import Source, folds_text
+from lib.reporting.report.facts import folds_text
+from lib.reporting.report.source import Source
 from lib.study import Augmentation, Data, Study, Training
 from lib.tasks.wording import Wording, listed
 
