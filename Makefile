@@ -48,7 +48,7 @@ TEST_PINS = pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0 pycoco
 	selenium==4.51.0 attrs==26.1.0 outcome==1.3.0.post0 pysocks==1.7.1 sortedcontainers==2.4.0 trio==0.35.0 \
 	trio-websocket==0.12.2 websocket-client==1.9.2 wsproto==1.3.2
 # Two files of tests at once, each with one thread: more threads than cores would wait for each other.
-RUN_TESTS = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
+RUN_TESTS = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 TESTS = tests
 # Every package of requirements.txt's first section, by the name that the code imports.
 IMPORTS = cc3d cv2 jinja2 matplotlib.pyplot mlflow nibabel numpy onnx onnxruntime onnxscript openjpeg openpyxl pandas \

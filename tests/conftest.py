@@ -35,7 +35,14 @@ SHAPES = ((64, 64, 8), (72, 64, 9))  # columns, rows, slices of the phantoms, in
 PREPARE = ("-k", FOLDS, "-j", 2, "--set", "data.size=[32,32]")  # for script 1
 TINY_KEYS = ("network={name: smp/Unet/tu-tf_mobilenetv3_small_minimal_100, encoder_depth: 3, decoder_channels: [16, 8, 8]}",
              "window.frames=3", "training.epochs=2", "training.batch_size=10", "tracking.trackers=[none]")
+# The longest files, which begin first, so that no worker is left alone with one of them at the end.
+LONGEST = ("test_image_studies", "test_pipeline", "test_real_data", "test_detection_study", "test_trackers", "test_resume",
+           "test_networks", "test_traps", "test_class_studies", "test_echo_study", "test_leakage")
 TINY = tuple(part for key in TINY_KEYS for part in ("--set", key))  # for scripts 2a and 2b; -e and the like win over it
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @dataclass(frozen=True)
