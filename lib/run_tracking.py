@@ -15,10 +15,11 @@ import yaml
 from lib.study import (InputError, Study, plain, study_from_dict, training_differences, without_paths,
                        without_secrets)
 from lib.trackers.base import Tracker, one_line, warn
-from lib.tracking import ARTIFACT_LIMIT_BYTES, TRACKERS, check_trackers, parse_ids, start_tracker
+from lib.tracking import ARTIFACT_LIMIT_BYTES, TRACKERS, check_trackers, parse_ids, start_tracker, told_keys
 from lib.workspace import Workspace, file_hash, write_text
 
 IDS = "tracker_id.txt"  # of a run's parent in runs/<name>/, of a fold in runs/<name>/fold<k>/: a later call goes on with them
+TOLD = "tracker_told.txt"  # beside it: the names of single values that trackers may have of this run, from whichever call
 SCORED = ("test", "external")  # subsets whose scores are told
 SPREAD = {"": "estimate", "_mean": "mean", "_sd": "sd", "_ci_low": "ci_low", "_ci_high": "ci_high"}  # columns of summary.csv
 
@@ -30,9 +31,10 @@ def open_fold_run(space: Workspace, study: Study, name: str, fold: int, config: 
     known = space.fold(name, fold) / IDS
     if resume_id is None:  # of a call that was killed before its first checkpoint, and may have had other settings
         known.unlink(missing_ok=True)
+        known.with_name(TOLD).unlink(missing_ok=True)
     with start_tracker(study.tracking.trackers, project=study.tracking.project, group=name, fold=fold, workspace=space.root,
                        config=config, resume_id=join_ids(resume_id or "", read_ids(known)), parent_id=parent,
-                       failed=failed) as tracker:
+                       failed=failed, told=known.with_name(TOLD)) as tracker:
         remember(known, tracker)
         yield tracker
 
@@ -44,7 +46,7 @@ def open_parent_run(space: Workspace, study: Study, name: str, trackers: Sequenc
     known = space.run(name) / IDS
     with alone(space.run(name)):
         with start_tracker(trackers, project=study.tracking.project, group=name, fold=None, workspace=space.root, config=config,
-                           resume_id=read_ids(known), failed=failed) as tracker:
+                           resume_id=read_ids(known), failed=failed, told=known.with_name(TOLD)) as tracker:
             remember(known, tracker)
             yield tracker
 
@@ -55,7 +57,11 @@ def begin_run(space: Workspace, study: Study, name: str) -> None:
     if path.is_file():
         with contextlib.suppress(yaml.YAMLError, TypeError, KeyError, AttributeError):  # a damaged one tells nothing
             if training_differences(yaml.safe_load(path.read_text(encoding="utf-8")), plain(study.to_dict())):
-                (space.run(name) / IDS).unlink(missing_ok=True)
+                for file in (IDS, TOLD):
+                    (space.run(name) / file).unlink(missing_ok=True)
+                for tracker in study.tracking.trackers:
+                    with contextlib.suppress(OSError):
+                        TRACKERS[tracker].forget(space.root, name)
     write_text(path, yaml.safe_dump(without_secrets(plain(study.to_dict())), sort_keys=False))
 
 
@@ -117,22 +123,29 @@ def track_results(space: Workspace, study: Study, name: str, rows: Sequence[Mapp
                   folds: Sequence[int], trackers: Sequence[str] | None = None) -> None:
     """Final scores: of each fold in its run, mean, SD, pooled estimate and interval in the parent's, with the figures.
 
-    rows: of summary.csv, with a column per fold. figures: PNG files by name, none with pictures of patients or names of
-    cases. subset: test, or external, which is told to the parent only; of others nothing is told. trackers: those of
-    training, if None. Raises InputError for an unknown tracker.
+    What trackers have of an earlier test and this one does not define (an SD of fewer folds, a fold that is not tested any
+    more) becomes NaN. rows: of summary.csv, with a column per fold. figures: PNG files by name, none with pictures of
+    patients or names of cases. subset: test, or external, which is told to the parent only; of others nothing is told.
+    trackers: those of training, if None. Raises InputError for an unknown tracker.
     """
     trained = trained_study(space, name, trackers)
     if trained is None or subset not in SCORED:
         return
     failed: set[str] = set()
-    for fold in folds if subset == "test" else ():
-        values = fold_scores(rows, fold, subset)
+    told = {path.parent.name.removeprefix("fold") for path in space.run(name).glob(f"fold*/{TOLD}")}
+    for fold in sorted({*folds, *(int(number) for number in told if number.isdigit())}) if subset == "test" else ():
+        values = earlier(space.fold(name, fold), subset) | (fold_scores(rows, fold, subset) if fold in folds else {})
         if values and space.fold(name, fold).is_dir():
             with later_fold_run(space, trained, name, fold, failed) as tracker:
                 tracker.summary(values)
     with open_parent_run(space, trained, name, trained.tracking.trackers, without_paths(trained), failed) as tracker:
-        tracker.summary(pooled_scores(rows, subset))
+        tracker.summary(earlier(space.run(name), subset) | pooled_scores(rows, subset))
         tracker.figures({f"{subset}/{figure}": path for figure, path in figures.items()})
+
+
+def earlier(folder: Path, subset: str) -> dict[str, float]:
+    """{"test_dice": nan}: the scores of a subset that trackers may have of the run of `folder`, as not known."""
+    return {key: math.nan for key in sorted(told_keys(folder / TOLD)) if key.startswith(f"{subset}_")}
 
 
 def fold_scores(rows: Sequence[Mapping], fold: int, subset: str) -> dict[str, float]:

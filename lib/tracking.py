@@ -11,6 +11,7 @@ A new tracker is one subclass of lib.trackers.base.Tracker in `TRACKERS`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import threading
@@ -25,10 +26,11 @@ from lib.trackers.base import TrackedRun, Tracker, one_line, warn
 from lib.trackers.mlflow import MlflowTracker
 from lib.trackers.tensorboard import TensorboardTracker
 from lib.trackers.wandb import WandbTracker
-from lib.workspace import file_hash
+from lib.workspace import file_hash, write_text
 
 ARTIFACT_LIMIT_BYTES = 100_000_000  # a larger file is tracked by reference
 DEADLINE_S = 300  # of one call, long enough for the largest file by a slow line; a tracker's own timeouts may count silence only
+HURRY_S = 5  # of a call after Ctrl-C, and of what is left to do for a tracker that failed
 
 TRACKERS: dict[str, type[Tracker]] = {"none": Tracker, "wandb": WandbTracker, "tensorboard": TensorboardTracker,
                                       "mlflow": MlflowTracker}
@@ -51,13 +53,13 @@ class OwnThread:
             except BaseException as error:  # a tracker that would end its caller, as by sys.exit, only ends itself
                 answer.set_exception(RuntimeError(f"{type(error).__name__} {error}".rstrip()))
 
-    def call(self, function: Callable, *arguments) -> Any:
-        """What the function gives or raises, the latter always as an Exception; TimeoutError after DEADLINE_S, when it is left
-        behind."""
+    def call(self, deadline: float, function: Callable, *arguments) -> Any:
+        """What the function gives or raises, the latter always as an Exception; TimeoutError after `deadline` seconds, when it is
+        left behind."""
         answer: Future = Future()
         self._calls.put((answer, function, arguments))
-        if not wait([answer], DEADLINE_S).done:
-            raise TimeoutError(f"no end in {DEADLINE_S} s")
+        if not wait([answer], deadline).done:
+            raise TimeoutError(f"no end in {deadline} s")
         return answer.result()
 
     def close(self) -> None:
@@ -66,10 +68,11 @@ class OwnThread:
 
 
 class GuardedTrackers(Tracker):
-    """Several trackers as one. One that fails or hangs is left out from then on, after a line on stderr."""
+    """Several trackers as one. One that fails or hangs is left out from then on, after a line on stderr. Ctrl-C while one is
+    waited for ends the waiting: the calls after it, such as `finish`, have HURRY_S."""
 
-    def __init__(self, names: Sequence[str], run: TrackedRun, failed: set[str]):
-        self._workspace, self._failed = run.workspace, failed
+    def __init__(self, names: Sequence[str], run: TrackedRun, failed: set[str], told: Path | None):
+        self._workspace, self._failed, self._told, self._deadline = run.workspace, failed, told, DEADLINE_S
         ids, parents = parse_ids(run.resume_id), parse_ids(run.parent_id)
         self._ids = ids  # those of trackers left out this time are kept for the next
         self._live: dict[str, Tracker] = {}
@@ -78,9 +81,14 @@ class GuardedTrackers(Tracker):
             if name in failed:
                 continue
             try:
-                tracker = self._threads[name].call(TRACKERS[name], TrackedRun(
+                tracker = self._threads[name].call(self._deadline, TRACKERS[name], TrackedRun(
                     run.project, run.group, run.fold, run.workspace, clean(run.config), ids.get(name, ""),
                     parents.get(name, "")))
+            except KeyboardInterrupt as interrupt:
+                self._deadline = HURRY_S
+                self._abandon(name, TimeoutError(f"{interrupt}"))
+                self.finish(failed=True)
+                raise
             except Exception as error:  # whatever a tracker meets at its start, training goes on without it
                 self._drop(name, error)
                 continue
@@ -107,7 +115,12 @@ class GuardedTrackers(Tracker):
             self._each("pictures", step, pictures)
 
     def summary(self, values):
+        """What is not a finite number is left out, or NaN in place of the number that was told before."""
         known = finite(values)
+        before = told_keys(self._told)
+        if self._ids and self._told is not None and not before >= known.keys():  # first: a call may be killed between the two
+            write_text(self._told, "".join(f"{key}\n" for key in sorted(before | known.keys())))
+        known |= {key: math.nan for key in values if key in before and key not in known}
         if known:
             self._each("summary", known)
 
@@ -127,46 +140,62 @@ class GuardedTrackers(Tracker):
             self._each("figures", figures)
 
     def finish(self, failed=False):
-        self._each("finish", failed)
-        for name in list(self._live):
-            self._leave(name)
+        try:
+            self._each("finish", failed)
+        except KeyboardInterrupt as interrupt:
+            for name in self._live:
+                self._abandon(name, TimeoutError(f"{interrupt}"))
+            raise
+        finally:
+            for name in list(self._live):
+                self._leave(name)
 
     def _each(self, method: str, *arguments) -> None:
         for name, tracker in list(self._live.items()):
             try:
-                self._threads[name].call(getattr(tracker, method), *arguments)
+                self._threads[name].call(self._deadline, getattr(tracker, method), *arguments)
+            except KeyboardInterrupt:
+                self._deadline = HURRY_S
+                raise
             except Exception as error:  # network, quota, a crash of its service: training goes on without it
                 self._drop(name, error)
 
     def _drop(self, name: str, error: Exception) -> None:
         self._failed.add(name)
-        tracker = self._leave(name)
-        if tracker is not None:
-            tracker.abandon(error)
+        self._leave(name)
+        self._abandon(name, error)
         package = TRACKERS[name].package
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package:
             warn(f"tracker {name} is not installed: `pip install {package}` adds it; metrics.csv goes on")
         else:
             warn(f"tracker {name} stopped: {one_line(error)}; metrics.csv goes on")
 
-    def _leave(self, name: str) -> Tracker | None:
+    def _abandon(self, name: str, error: Exception) -> None:
+        """On a thread of its own: that of the tracker may hang."""
+        thread = OwnThread()
+        with contextlib.suppress(Exception):
+            thread.call(HURRY_S, TRACKERS[name].abandon, error)
+        thread.close()
+
+    def _leave(self, name: str) -> None:
         self._threads.pop(name).close()
-        return self._live.pop(name, None)
+        self._live.pop(name, None)
 
 
 def start_tracker(names: Sequence[str], *, project: str, group: str, fold: int | None, workspace: Path, config: Mapping,
-                  resume_id: str = "", parent_id: str = "", failed: set[str] | None = None) -> Tracker:
+                  resume_id: str = "", parent_id: str = "", failed: set[str] | None = None, told: Path | None = None) -> Tracker:
     """Start the trackers called `names` (keys of TRACKERS) on one run, as one tracker.
 
     group: name of the run; fold: which of its folds, None for the parent of all. workspace: where trackers keep their files.
     resume_id: the `id` of an earlier tracker of this run; parent_id: that of the parent's. config: nested plain values, no
     patient names; see `clean`. failed: trackers that failed before, which are not tried again; those that fail now are added.
-    `log` drops what is not a finite number. Raises InputError for an unknown name, ValueError for a picture of another dtype
-    or shape; a tracker's own failures never pass through.
+    told: file that remembers the keys of `summary` from call to call. `log` drops what is not a finite number. Raises
+    InputError for an unknown name, ValueError for a picture of another dtype or shape; a tracker's own failures never pass
+    through.
     """
     check_trackers(names)
     run = TrackedRun(project, group, fold, Path(workspace), config, resume_id, parent_id)
-    return GuardedTrackers(names, run, set() if failed is None else failed)
+    return GuardedTrackers(names, run, set() if failed is None else failed, told)
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -178,6 +207,11 @@ def check_trackers(names: Sequence[str]) -> None:
 def parse_ids(text: str) -> dict[str, str]:
     """"wandb:a,mlflow:b" -> {"wandb": "a", "mlflow": "b"}"""
     return dict(part.split(":", 1) for part in text.split(",") if ":" in part)
+
+
+def told_keys(path: Path | None) -> set[str]:
+    """Keys that `summary` has told of a run, one a line; empty if there is no such file."""
+    return set(path.read_text(encoding="utf-8").splitlines()) if path is not None and path.is_file() else set()
 
 
 def clean(value: Any) -> Any:

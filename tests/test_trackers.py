@@ -22,7 +22,7 @@ import pytest
 
 from conftest import TINY, run_script, table
 from lib import tracking
-from lib.run_tracking import (begin_run, fold_scores, open_parent, pooled_scores, track_checkpoint, track_models,
+from lib.run_tracking import (begin_run, fold_scores, open_parent, open_parent_run, pooled_scores, track_checkpoint, track_models,
                               track_results)
 from lib.trackers.mlflow import plain_name, prepare
 from lib.tracking import start_tracker
@@ -218,6 +218,26 @@ def test_tensorboard_takes_back_what_came_after_the_last_checkpoint(tmp_path):
     assert scalars(read_events(folder), "loss") == {0: 5}
 
 
+def test_an_undefined_value_takes_the_place_of_the_last(workspace, tmp_path):
+    """In each tracker, as a later call of a script tells it; W&B writes null for NaN."""
+    identity, names = "", ["mlflow", "tensorboard", "wandb"]
+    for values in ({"test_dice_sd": 0.5, "test_dice_mean": 0.25}, {"test_dice_sd": float("nan"), "test_dice_mean": 0.75}):
+        with start_tracker(names, workspace=workspace, config=CONFIG, resume_id=identity, told=tmp_path / "told",
+                           **FOLD | {"fold": None}) as tracker:
+            tracker.summary(values)
+        identity = tracker.id
+    ids = tracking.parse_ids(identity)
+    metrics = client(workspace).get_run(ids["mlflow"]).data.metrics
+    assert np.isnan(metrics["test_dice_sd"]) and metrics["test_dice_mean"] == 0.75
+    events = read_events(workspace / "tb_logs" / "FVV" / "summary")
+    assert scalars(events, "test_dice_mean") == {0: 0.25, 1: 0.75}  # the number of the call
+    assert [(event.step, str(event.value)) for event in events.Scalars("test_dice_sd")] == [(0, "0.5"), (1, "nan")]
+    first, second = [read_summary(path) for path in sorted(workspace.glob("runs/FVV/wandb/offline-run-*/*.wandb"),
+                                                           key=lambda path: path.stat().st_mtime_ns)]
+    assert (first["test_dice_sd"], first["test_dice_mean"]) == (0.5, 0.25)
+    assert (second["test_dice_sd"], second["test_dice_mean"]) == (None, 0.75)
+
+
 # --- failures -------------------------------------------------------------------------------------------------------
 
 def test_a_broken_database_is_one_line(workspace, capfd):
@@ -366,6 +386,24 @@ def test_later_scripts_tell_the_trackers_of_training(recorded):
     track_results(place.space, study, "other", ROWS, {}, "test", [0, 1], ["recorded"])  # trained elsewhere
     assert len(Recorded.calls) == 1 and not place.space.run("other").exists()
     assert (place.fold(1) / "tracker_id.txt").read_text() == "recorded:FVV-k1-id"  # a later call goes on with it
+
+
+def test_what_an_earlier_test_told_and_the_last_does_not_know_becomes_nan(recorded):
+    """Fold 1 and with it the SD are gone; the classes' own scores too. What training told stays."""
+    place, study = recorded, tracked(recorded, "recorded")
+    file(place.fold(1) / "tracker_told.txt", b"best_epoch\n")
+    track_results(place.space, study, "FVV", ROWS, {}, "test", [0, 1], ["recorded"])
+    track_results(place.space, study, "FVV", ROWS, {}, "external", [0, 1], ["recorded"])
+    Recorded.calls.clear()
+    alone = [{"class": "all", "metric": "dice", "folds": 1, "mean": 0.4, "sd": None, "estimate": 0.42, "ci_low": 0.3,
+              "ci_high": "", "fold0": 0.4}]
+    track_results(place.space, study, "FVV", alone, {}, "test", [0], ["recorded"])
+    said = [(run, {key: None if np.isnan(value) else value for key, value in values.items()})
+            for run, _, values in Recorded.calls]
+    assert said == [
+        ("FVV-k0", {"test_dice": 0.4, "test_dice/stroke": None}), ("FVV-k1", {"test_dice": None}),
+        ("FVV-cv", {"test_dice": 0.42, "test_dice_mean": 0.4, "test_dice_sd": None, "test_dice_ci_low": 0.3,
+                    "test_dice_ci_high": None, "test_dice_mean/stroke": None})]
 
 
 def test_models_stay_here_where_the_study_says_so(recorded):
@@ -695,3 +733,15 @@ def test_other_settings_have_another_parent(workspace, trained):
     assert open_parent(space, study, "FVV") == first
     begin_run(space, replace(study, training=replace(study.training, learning_rate=0.5)), "FVV")
     assert open_parent(space, study, "FVV") != first and len(client(workspace).search_runs(["1"])) == 2
+
+
+def test_other_settings_take_the_place_of_the_old_parent_in_tensorboard(tmp_path, trained):
+    space, study = Workspace(tmp_path), tracked(trained, "tensorboard")
+    summary, told = tmp_path / "tb_logs" / "FVV" / "summary", space.run("FVV") / "tracker_told.txt"
+    begin_run(space, study, "FVV")
+    with open_parent_run(space, study, "FVV", ["tensorboard"], {}) as tracker:
+        tracker.summary({"test_dice": 0.5})
+    begin_run(space, study, "FVV")  # the same
+    assert scalars(read_events(summary), "test_dice") == {0: 0.5} and told.read_text() == "test_dice\n"
+    begin_run(space, replace(study, training=replace(study.training, learning_rate=0.5)), "FVV")
+    assert list(summary.iterdir()) == [] and not told.exists()

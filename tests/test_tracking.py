@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 from hashlib import blake2b
 from pathlib import Path
 from typing import Iterator
@@ -117,6 +120,87 @@ def test_a_tracker_that_would_end_the_script_only_ends_itself(tmp_path, recorder
         tracker.log(0, {"dice": 1.0})
     said = capfd.readouterr().err
     assert said == f"warning: tracker recorder stopped: {f'{type(ending).__name__} {ending}'.rstrip()}; metrics.csv goes on\n"
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """A tracker `hanging`; its calls named in `in_` wait until the test is over. `left`: the errors it was abandoned with."""
+    over = threading.Event()
+
+    class Hanging(Tracker):
+        in_: tuple = ()
+        left: list = []
+        begun = threading.Event()
+
+        def __init__(self, run):
+            super().__init__(run)
+            self.wait("start")
+
+        @classmethod
+        def wait(cls, call):
+            if call in cls.in_:
+                cls.begun.set()
+                over.wait(60)
+
+        def log(self, step, values):
+            self.wait("log")
+
+        def finish(self, failed=False):
+            self.wait("finish")
+
+        @classmethod
+        def abandon(cls, error):
+            cls.left.append(type(error))
+            cls.wait("abandon")
+
+    monkeypatch.setitem(TRACKERS, "hanging", Hanging)
+    monkeypatch.setattr(tracking, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(tracking, "HURRY_S", 0.2)
+    yield Hanging
+    over.set()
+
+
+@pytest.mark.parametrize("where", ["start", "log", "finish"])
+def test_a_tracker_that_hangs_is_abandoned_and_its_abandoning_may_hang_too(tmp_path, hanging, recorder, capfd, where):
+    hanging.in_ = (where, "abandon")
+    with start_tracker(["hanging", "recorder"], workspace=tmp_path, **RUN) as tracker:
+        tracker.log(0, {"dice": 1.0})
+    assert hanging.left == [TimeoutError]
+    assert [call[0] for call in recorder.calls] == ["start", "log", "finish"]
+    assert capfd.readouterr().err == "warning: tracker hanging stopped: no end in 0.2 s; metrics.csv goes on\n"
+
+
+@pytest.mark.parametrize("where, said", [
+    ("start", ""), ("finish", ""), ("log", "warning: tracker hanging stopped: no end in 0.2 s; metrics.csv goes on\n")])
+def test_ctrl_c_while_a_tracker_hangs_does_not_wait_once_more(tmp_path, hanging, recorder, monkeypatch, capfd, where, said):
+    """The deadline of calls is longer than the test waits; Ctrl-C comes when the tracker hangs."""
+    hanging.in_ = (where,)
+    monkeypatch.setattr(tracking, "DEADLINE_S", 50)
+
+    def interrupt():
+        hanging.begun.wait(60)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt), start_tracker(["recorder", "hanging"], workspace=tmp_path, **RUN) as tracker:
+        tracker.log(0, {"dice": 1.0})
+    assert hanging.left == [TimeoutError] and recorder.calls[-1] == ("finish", where != "finish")
+    assert capfd.readouterr().err == said
+
+
+def test_what_is_not_defined_any_more_is_told_as_nan(tmp_path, recorder):
+    def told(**values):
+        with start_tracker(["recorder"], workspace=tmp_path, told=tmp_path / "told", **RUN) as tracker:
+            tracker.summary(values)
+        return {key: "nan" if value != value else value for _, values in recorder.calls[1:-1] for key, value in values.items()}
+
+    assert told(mean=0.5, sd=0.1, auc=math.nan) == {"mean": 0.5, "sd": 0.1}
+    recorder.calls.clear()
+    assert told(mean=0.6, sd=math.nan, auc=math.nan) == {"mean": 0.6, "sd": "nan"}
+    recorder.calls.clear()
+    assert told(sd=None) == {"sd": "nan"}  # still: a tracker may have been left out the last time
+    start_tracker(["none"], workspace=tmp_path, told=tmp_path / "none", **RUN).summary({"auc": 0.5})
+    assert (tmp_path / "told").read_text() == "mean\nsd\n" and not (tmp_path / "none").exists()
 
 
 def test_what_failed_before_is_not_tried_again(tmp_path, recorder, capfd):
@@ -303,6 +387,34 @@ def test_wandb_login_without_network_goes_offline(tmp_path):
     assert done.stderr.count("\n") == 1 and "is written offline" in done.stderr
     [path] = tmp_path.glob("ws/runs/FVV/wandb/offline-run-*/*.wandb")
     assert len(read_run(path)[1]) == 3
+
+
+HUNG = """
+import os, signal, sys
+from pathlib import Path
+from lib import tracking
+from lib.trackers.wandb import services
+tracking.DEADLINE_S = 30
+with tracking.start_tracker(["wandb"], project="FVV", group="FVV", fold=2, config={}, workspace=Path(sys.argv[1])) as tracker:
+    tracker._deadline = 1
+    tracker.log(0, {"dice": 0.5})
+    [service] = services()
+    os.kill(service.pid, signal.SIGSTOP)
+    if sys.argv[2] == "log":
+        tracker._live["wandb"].log = lambda *arguments: tracker._live["wandb"].finish()  # a call that waits for the service
+    tracker.log(1, {"dice": 0.75})
+print("done")
+"""
+
+
+@pytest.mark.parametrize("where", ["log", "finish"])
+def test_a_script_ends_though_the_service_of_wandb_hangs(tmp_path, where):
+    """It would wait for the service's end, in W&B's own exit hook."""
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    done = subprocess.run([sys.executable, "-c", HUNG, str(tmp_path / "ws"), where], capture_output=True, text=True, timeout=60,
+                          env=bare | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "WANDB_MODE": "offline"})
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert done.stderr == "warning: tracker wandb stopped: no end in 1 s; metrics.csv goes on\n"
 
 
 def test_wandb_mode_is_respected(tmp_path):

@@ -54,7 +54,7 @@ class Tracker:
         """uint8 RGB pictures (H, W, 3) of one step, by name."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Single values of the whole run, such as the best epoch and its score."""
+        """Single values of the whole run, such as the best epoch and its score. NaN: what had a value is not defined any more."""
 
     def artifact(self, path: Path | None, name: str, about: Mapping[str, Any]) -> None:
         """A file of the run, such as a model. about: plain values that identify it. path None: by reference, `about` alone."""
@@ -65,8 +65,14 @@ class Tracker:
     def finish(self, failed: bool = False) -> None:
         """Close the run. Later calls of any method do nothing."""
 
-    def abandon(self, error: Exception) -> None:
-        """Called in place of `finish` after a failure; must not wait."""
+    @staticmethod
+    def abandon(error: BaseException) -> None:
+        """Called in place of `finish` after a failure, also one of the constructor: see that nothing keeps the script from its
+        end. Its end is not waited for, beyond some seconds."""
+
+    @staticmethod
+    def forget(workspace: Path, group: str) -> None:
+        """Called before run `group` is trained with other settings: remove what the new parent would show of the old one."""
 
     def __enter__(self) -> Tracker:
         return self

@@ -17,8 +17,9 @@ PREFIX = "events.out.tfevents."  # what TensorBoard looks for; it reads the file
 class TensorboardTracker(Tracker):
     """Writes one event file per call of a script, with a number in its name: the usual names hold the host's.
 
-    A fold that goes on begins its next step with a mark that takes back later steps of an earlier, killed call. A fold that is
-    trained anew replaces what was there.
+    A fold that goes on begins its next step with a mark that takes back later steps of an earlier, killed call. A run that
+    begins anew replaces what was there. What is of the whole run has the number of its call, from 0, in place of the step: the
+    last one counts.
     """
     package = "tensorboard"
 
@@ -32,9 +33,9 @@ class TensorboardTracker(Tracker):
         logs = run.workspace / "tb_logs"
         self._folder = logs / run.group / self.id
         self._folder.mkdir(parents=True, exist_ok=True)
-        if not run.resume_id and run.fold is not None:
-            for old in self._folder.glob(f"{PREFIX}*"):
-                old.unlink()
+        if not run.resume_id:
+            empty(self._folder)
+        self._call = max(self._numbers(), default=0)
         self._goes_on = bool(run.resume_id)
         self.where = f"tensorboard --logdir {shlex.quote(str(logs))}"
         if not self._goes_on and run.config:
@@ -45,13 +46,15 @@ class TensorboardTracker(Tracker):
     def _write(self, *values, step: int = 0, **event) -> None:
         """One event, on disk before this returns, so that a full disk is met here."""
         if self._writer is None:
-            numbers = [int(path.name[len(PREFIX):].partition(".")[0]) for path in self._folder.glob(f"{PREFIX}*.foldscan")]
-            number = max(numbers, default=0) + 1
+            number = max(self._numbers(), default=0) + 1
             file = (self._folder / f"{PREFIX}{number:010d}.foldscan").open("xb")
             self._writer = self._make_writer(file)
             self._record(file_version="brain.Event:2")
         self._record(step=step, **({"summary": self._summary.Summary(value=values)} if values else {}), **event)
         self._writer.flush()
+
+    def _numbers(self) -> list[int]:
+        return [int(path.name[len(PREFIX):].partition(".")[0]) for path in self._folder.glob(f"{PREFIX}*.foldscan")]
 
     def _record(self, **event) -> None:
         self._writer.write(self._event.Event(wall_time=time.time(), **event).SerializeToString())
@@ -107,19 +110,29 @@ class TensorboardTracker(Tracker):
     def summary(self, values):
         numbers = {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
         self._write(*(self._summary.Summary.Value(tag=key, simple_value=value) for key, value in numbers.items()),
-                    self._text("summary", table(values)))
+                    self._text("summary", table(values)), step=self._call)
 
     def artifact(self, path, name, about):
         """TensorBoard keeps no files: what identifies the model, as a text."""
-        self._write(self._text(f"models/{name}", table(about)))
+        self._write(self._text(f"models/{name}", table(about)), step=self._call)
 
     def figures(self, figures):
         for name, path in figures.items():
-            self._write(self._image(f"figures/{name}", Path(path).read_bytes()))
+            self._write(self._image(f"figures/{name}", Path(path).read_bytes()), step=self._call)
 
     def finish(self, failed=False):
         if self._writer is not None:
             self._writer.close()
+
+    @staticmethod
+    def forget(workspace, group):
+        empty(workspace / "tb_logs" / group / "summary")
+
+
+def empty(folder: Path) -> None:
+    """Remove the event files of a run, if there are any."""
+    for old in folder.glob(f"{PREFIX}*"):
+        old.unlink(missing_ok=True)
 
 
 def table(values: dict) -> str:

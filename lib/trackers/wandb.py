@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from lib.trackers.base import TrackedRun, Tracker, one_line, warn
@@ -100,8 +103,20 @@ class WandbTracker(Tracker):
     def finish(self, failed=False):
         self._run.finish(exit_code=int(failed))
 
-    def abandon(self, error):
-        if isinstance(error, ConnectionError) or type(error).__name__ == "HandleAbandonedError":
-            # its service process died: without this, W&B's exit hook would print a traceback
+    @staticmethod
+    def abandon(error):
+        hangs = isinstance(error, TimeoutError)
+        if hangs:
+            for service in services():
+                service.kill()
+        if hangs or isinstance(error, ConnectionError) or type(error).__name__ == "HandleAbandonedError":
+            # its service process is dead: without this, W&B's exit hook would print a traceback
             with contextlib.suppress(Exception, SystemExit):
-                self._wandb.teardown()
+                sys.modules["wandb"].teardown()
+
+
+def services() -> list[subprocess.Popen]:
+    """W&B's service processes among those that this one has started. W&B waits at its exit for their end, whether they answer
+    or not. They are found by their program's name, since W&B keeps them in private parts."""
+    started = [one for one in gc.get_objects() if type(one) is subprocess.Popen]
+    return [one for one in started if isinstance(one.args, list) and one.args and Path(one.args[0]).name.startswith("wandb-core")]
