@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lib.study import InputError
+from lib.study import InputError, training_differences
 from lib.workspace import replacing
 
 FORMAT = 1
@@ -50,3 +50,20 @@ def check_fingerprint(path: Path, found: str, prepared: str, remedy: str) -> Non
     if found != prepared:
         raise InputError(f"{path} is stale: it was made from other prepared data (fingerprint {found[:8]}, now "
                          f"{prepared[:8]}). Renew it with  {remedy}")
+
+
+def check_best(path: Path, best: dict[str, Any], last: dict[str, Any], remedy: str, ahead: bool = False) -> None:
+    """Stop if `best`, read from `path`, is not the best epoch of the training that `last` tells of, as last.pt does: a file
+    from elsewhere would pass for it, under settings that never made it. ahead: its epoch and score are not compared.
+
+    Raises InputError.
+    """
+    pairs = {key: (best.get(key), last[key]) for key in ("fold", "fingerprint", "test_patients", "metric")}
+    if not ahead:
+        pairs |= {"epoch": (best.get("epoch"), last["best_epoch"]), "score": (best.get("score"), last["best_score"])}
+    wrong = [f"{key}: found {found}, expected {expected}" for key, (found, expected) in pairs.items()
+             if found != expected and not (found != found and expected != expected)]  # NaN without validation patients
+    wrong += training_differences(last["study"], best["study"])
+    if wrong:
+        raise InputError(f"{path} is not the best epoch of this training ({'; '.join(wrong)}): put the file back that was there, "
+                         f"or train the fold anew with  {remedy}")

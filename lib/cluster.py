@@ -119,7 +119,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1, retries: int = 1, log_folder
 def explain(returncode: int) -> str:
     """A non-zero return code in words; killed by a signal, with its name."""
     if returncode >= 0:
-        return f"ended with exit code {returncode}"
+        return f"ended with exit code {returncode}{' (bad input: see its message above)' if returncode == BAD_INPUT else ''}"
     try:
         name = signal.Signals(-returncode).name
     except ValueError:

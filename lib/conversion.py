@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.checkpoints import as_kept, check_fingerprint, load_checkpoint
+from lib.checkpoints import as_kept, check_best, check_fingerprint, load_checkpoint
 from lib.data.store import Prepared
 from lib.networks import make_network
 from lib.onnx_model import OnnxModel
@@ -119,6 +119,8 @@ def collect(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, P
         path = chosen.get(fold, space.fold(name, fold) / "best.pt")
         if fold in chosen or path.is_file():
             found[fold] = (path, as_kept(load_checkpoint(path)))
+            if fold not in chosen:
+                check_is_kept(*found[fold], f"python 2a-Training.py {space.arguments} -n {name} -k {fold} --no-resume")
     if not found:
         raise InputError(f"run {name!r} has no trained fold in {space.run(name)}: first run  "
                          f"python 2b-TrainingKFolds.py {space.arguments} -n {name}")
@@ -133,6 +135,14 @@ def collect(prepared: Prepared, space: Workspace, name: str, chosen: dict[int, P
             raise InputError(f"{path} was trained with other settings than {first[0]} ({'; '.join(changed)}): train all "
                              "folds of a run alike, or name checkpoints with --checkpoint FOLD=PATH")
     return found
+
+
+def check_is_kept(path: Path, checkpoint: dict, remedy: str) -> None:
+    """Raise InputError for a best.pt beside the last.pt of a finished training that has not kept it."""
+    last = path.with_name("last.pt")
+    state = load_checkpoint(last) if last.is_file() else {}
+    if state.get("finished"):
+        check_best(path, checkpoint, state, remedy)
 
 
 def export(checkpoint: dict, prepared: Prepared, path: Path, source: str, chosen: bool = False):

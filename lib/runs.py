@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 
-from lib.checkpoints import check_fingerprint, load_checkpoint
+from lib.checkpoints import check_best, check_fingerprint, load_checkpoint
 from lib.data.store import Prepared
 from lib.devices import choose_device, choose_kernels
 from lib.progress import no_progress, print_line
@@ -17,14 +17,15 @@ from lib.study import InputError, Study, plain, training_differences, without_pa
 from lib.run_tracking import begin_run, open_fold_run, open_parent, track_checkpoint
 from lib.tracking import check_trackers
 from lib.training import Best, Fold, Trainer, open_fold
-from lib.workspace import Workspace
+from lib.workspace import Workspace, alone_in, empty
 
 
 def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, name: str, *, device: str = "auto",
                resume: bool = True, debug: bool = False, progress=no_progress) -> Best | None:
     """Train one fold of run `name`, or go on with it, or see that it is finished. `debug` leaves no trace.
 
-    Raises InputError for bad input, a stale checkpoint, or a loss that is not finite.
+    Raises InputError for bad input, a stale or exchanged checkpoint, a loss that is not finite, or while another process
+    trains the same fold.
     """
     check_trackers(study.tracking.trackers)
     chosen = choose_device(device)
@@ -34,6 +35,14 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
     if debug:
         Trainer(study, fold, folder, chosen).debug()
         return None
+    with alone_in(folder, "training"):  # from before last.pt is read until all is written
+        return go_on(fold, study, space, folder, name, chosen, resume, progress)
+
+
+def go_on(fold: Fold, study: Study, space: Workspace, folder: Path, name: str, chosen: torch.device, resume: bool,
+          progress) -> Best:
+    """The rest of `train_fold`, while no other process is in the fold's folder."""
+    index = fold.index
     remedy = f"python 2a-Training.py {space.arguments} -n {name} -k {index} --no-resume"
     state = last_state(folder, fold, study, remedy) if resume else None
     if state and state["finished"]:
@@ -44,7 +53,7 @@ def train_fold(prepared: Prepared, study: Study, space: Workspace, index: int, n
     elif resume:
         check_same_run(space.run(name) / "study.yaml", study)
     else:
-        shutil.rmtree(folder, ignore_errors=True)  # only now, when the new settings are known to be good
+        empty(folder)  # only now, when the new settings are known to be good
     begin_run(space, study, name)
     failed: set[str] = set()
     parent = open_parent(space, study, name, failed)
@@ -106,11 +115,13 @@ def tracker_config(study: Study, trainer: Trainer) -> dict:
 
 
 def last_state(folder: Path, fold: Fold, study: Study, remedy: str) -> dict | None:
-    """What last.pt says of the fold, if there is one. Raises InputError if it is stale."""
+    """What last.pt says of the fold, if there is one, and in `ahead` the epoch and score of a best.pt that was kept just before
+    a kill. Raises InputError if last.pt is stale, or best.pt beside it is not the one that it tells of.
+    """
     path, prepared = folder / "last.pt", fold.prepared
     if not path.is_file():
         return None
-    state = load_checkpoint(path)
+    state = readable(path, remedy)
     check_fingerprint(path, state["fingerprint"], prepared.fingerprint, remedy)
     if state["fold"] != fold.index or state["test_patients"] != prepared.test_hash(fold.index):
         raise InputError(f"{path} belongs to fold {state['fold']}, not {fold.index}: start the fold anew with  {remedy}")
@@ -119,9 +130,24 @@ def last_state(folder: Path, fold: Fold, study: Study, remedy: str) -> dict | No
         raise InputError(f"{path} was trained with other settings ({'; '.join(changed)}): to go on, give the arguments of the "
                          f"first call again; name a new run with -n to keep both; or throw the old one away with  {remedy} (and "
                          "the other arguments of this call)")
-    if not (folder / "best.pt").is_file():
-        raise InputError(f"{folder / 'best.pt'} is missing: start the fold anew with  {remedy}")
-    return state
+    kept = folder / "best.pt"
+    if not kept.is_file():
+        raise InputError(f"{kept} is missing: start the fold anew with  {remedy}")
+    best = readable(kept, remedy)
+    ahead = not state["finished"] and best.get("epoch") == state["epoch"] and "score" in best  # the epoch to be repeated
+    check_best(kept, best, state, remedy, ahead)
+    if state["finished"] and not best.get("finished"):
+        raise InputError(f"{kept} is from before the end of this training, without its thresholds: put the file back that was "
+                         f"there, or train the fold anew with  {remedy}")
+    return {**state, "ahead": (best["epoch"], best["score"]) if ahead else None}
+
+
+def readable(path: Path, remedy: str) -> dict:
+    """Raises InputError, with the remedy, for a damaged checkpoint."""
+    try:
+        return load_checkpoint(path)
+    except InputError as error:
+        raise InputError(f"{error}: put a whole one there, or start the fold anew with  {remedy}") from None
 
 
 class RunLog:

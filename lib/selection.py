@@ -71,6 +71,10 @@ class Selection:
             self.epoch, self.score, self.loss = epoch, score, loss
         return better or as_good
 
+    def adopt(self, epoch: int, score: float) -> None:
+        """Take over an epoch that was found best, and kept, by a process that was killed before it could say so."""
+        self.epoch, self.improved, self.score, self.loss = epoch, epoch, score, math.inf
+
     @property
     def nothing_learnt(self) -> bool:
         """Whether a score that grows from 0 is still there: patience has nothing to wait beside yet."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from lib.checkpoints import load_checkpoint, save_checkpoint
+from lib.checkpoints import check_best, load_checkpoint, save_checkpoint
 from lib.data.augmentation import augment, check_augmentation
 from lib.data.batches import balanced_order, epoch_order, gather, random_windows, read_ahead, training_batches, window_index
 from lib.data.store import Prepared, Samples
@@ -97,6 +97,7 @@ class Trainer:
         steps = math.ceil(self.batches_per_epoch / self.settings.accumulate)
         self.schedule = make_schedule(self.optimizer, self.settings, steps, self.selection.larger_is_better)
         self.epoch, self.history, self.finished, self.calibration = 0, [], False, {}
+        self.ahead: tuple[int, float] | None = None  # epoch and score of a best.pt that last.pt does not know of yet
         self._buffers: list[np.ndarray] = []
         self.packages = versions(PACKAGES)  # looked up once, told by every checkpoint
 
@@ -142,6 +143,7 @@ class Trainer:
             "schedule": self.schedule.state(), "rng": torch.get_rng_state()})
 
     def resume(self, state: dict) -> None:
+        """state: of last.pt, as runs.last_state gives it."""
         self.network.load_state_dict(state["network"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -152,6 +154,7 @@ class Trainer:
         self.selection.epoch, self.selection.score = state["best_epoch"], state["best_score"]
         self.selection.loss = state.get("best_loss", math.inf)  # older files know neither
         self.selection.improved = state.get("improved", state["best_epoch"])
+        self.ahead = state["ahead"]
 
     # --- one epoch -----------------------------------------------------------------------------------------------
 
@@ -202,6 +205,9 @@ class Trainer:
             self.history.append(row)
             if self.selection.take(row["epoch"], score, row.get("validation_loss", math.inf)):
                 self.save_kept("best.pt", row["epoch"], score)
+            elif self.ahead:  # on a GPU the repeated epoch may turn out worse than the one that is kept
+                self.selection.adopt(*self.ahead)
+            self.ahead = None
             if settings.checkpoint_every and self.epoch % settings.checkpoint_every == 0:
                 self.save_kept(f"epoch{self.epoch:03d}.pt", row["epoch"], score)
             self.save_last()
@@ -212,12 +218,9 @@ class Trainer:
     def _finish(self, progress) -> Best:
         self.fold.prepared.check_unchanged()
         best = load_checkpoint(self.folder / "best.pt")
-        foreign = [key for key, value in self.identity().items() if key in ("fold", "fingerprint") and best[key] != value]
-        if foreign:
-            raise InputError(f"{self.folder / 'best.pt'} was made for another {foreign[0]}: train the fold anew with "
-                             "--no-resume")
+        check_best(self.folder / "best.pt", best, {**self.identity(), "best_epoch": self.selection.epoch,
+                                                  "best_score": self.selection.score}, "--no-resume")
         self.kept.load_state_dict(best["network"])
-        self.selection.epoch, self.selection.score = best["epoch"], best["score"]
         self.write_metrics()  # a kill may have come before the last row
         if self.fold.validation:
             self.calibration = self.validation.calibrate(self.kept, progress)

@@ -114,10 +114,7 @@ def building(folder: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
     partial.mkdir(parents=True, exist_ok=True)
     lock = os.open(partial, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another FoldScan process is writing {folder}: wait for it, or end it") from None
+        keep_out(lock, f"writing {folder}")
         recover(folder, keep)
         empty(partial)
         try:
@@ -131,6 +128,55 @@ def building(folder: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
         recover(folder, keep)
     finally:
         os.close(lock)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, doing: str) -> Iterator[None]:
+    """Keep other processes out of `folder` while the block runs; made for it, it goes again if it stays empty.
+
+    doing: "training", for the message of another process. The lock is on the folder itself and ends with the process, so that
+    a kill leaves nothing: what the folder holds may go (`empty`), but not the folder. Raises InputError while another
+    process holds it.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = open_alone(folder, doing)
+    try:
+        yield
+    finally:
+        for path in made:  # from the inside out
+            with contextlib.suppress(OSError):  # it holds something
+                path.rmdir()
+        os.close(lock)
+
+
+def open_alone(folder: Path, doing: str) -> int:
+    """A locked descriptor of `folder`, which is made if need be. Raises InputError while another process holds it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process has just removed its empty one
+            continue
+        try:
+            keep_out(lock, f"{doing} {folder}")
+            if os.path.samestat(os.fstat(lock), folder.stat()):
+                return lock
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)  # of a folder that was removed before it was locked
+
+
+def keep_out(lock: int, doing: str) -> None:
+    """Lock an open folder until it is closed. Raises InputError while another process holds it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"another FoldScan process is {doing}: wait for it, or end it") from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def put_aside(folder: Path) -> Path:

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from conftest import RUN, TINY, command_of, run_script, script_environment, table
-from lib.checkpoints import save_checkpoint
+from lib.checkpoints import load_checkpoint, save_checkpoint
 from lib.study import InputError, load_study
+from lib.training import Trainer
+from lib.workspace import alone_in
 
 
 class PowerCut(BaseException):
@@ -125,6 +127,129 @@ def test_killed_before_any_write_it_goes_on_to_the_same_bits(prepared, tmp_path,
             wrong.append(f"stopped before write {stop}: {str(error).splitlines()[0][:200]}")
         shutil.rmtree(place.space.run("cut"))
     assert stop >= 6 and not wrong, "\n".join(wrong)
+
+
+def test_a_kept_epoch_that_repeats_worse_stays_the_best(prepared, tmp_path, monkeypatch):
+    """Killed between best.pt and last.pt, on a device that does not repeat to the bit: the kept epoch is still the best."""
+    from lib.selection import Selection
+    place, replace, scores = prepared.copy(tmp_path, "prepared"), os.replace, {0: 0.5, 1: 0.7, 2: 0.6}
+    monkeypatch.setattr(Selection, "score_of", lambda self, row: scores[row["epoch"]])
+
+    def fail(source, target):
+        if target.name == "last.pt" and len(load_checkpoint(source)["history"]) == 2:
+            raise PowerCut
+        replace(source, target)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(PowerCut):
+        place.train(0, "cut", "training.epochs=3")
+    monkeypatch.setattr(os, "replace", replace)
+    kept = load_checkpoint(place.fold(0, "cut") / "best.pt")
+    scores[1] = 0.4
+    best = place.train(0, "cut", "training.epochs=3")
+    assert (best.epoch, best.score) == (kept["epoch"], kept["score"]) == (1, 0.7)
+    assert_same(load_checkpoint(best.path)["network"], kept["network"])
+    again = place.train(0, "cut", "training.epochs=3")
+    assert again.already_finished and (again.epoch, again.score) == (1, 0.7)
+
+
+# --- files and processes from elsewhere ------------------------------------------------------------------------------
+
+def test_best_of_another_run_is_never_taken_for_this_ones(prepared, tmp_path, monkeypatch):
+    place, finish = prepared.copy(tmp_path, "prepared"), Trainer._finish
+    place.train(0, "other", "training.seed=1")
+    folder = place.fold(0)
+    best, foreign = folder / "best.pt", (place.fold(0, "other") / "best.pt").read_bytes()
+
+    def stop(self, progress):
+        raise PowerCut
+
+    def exchange(self, progress):
+        best.write_bytes(foreign)
+        return finish(self, progress)
+
+    def refused(message: str, content: bytes | None = None) -> None:
+        """Whatever lies there is not touched, and what was there goes on."""
+        own = best.read_bytes()
+        best.write_bytes(own if content is None else content)
+        with pytest.raises(InputError, match=message) as raised:
+            place.train(0, RUN)
+        assert "fold0/best.pt" in str(raised.value) and "--no-resume" in str(raised.value)
+        assert content is None or best.read_bytes() == content
+        best.write_bytes(own)
+
+    def changed(**values) -> bytes:
+        save_checkpoint(tmp_path / "changed.pt", {**load_checkpoint(best), **values})
+        return (tmp_path / "changed.pt").read_bytes()
+
+    monkeypatch.setattr(Trainer, "_finish", stop)  # after the last epoch
+    with pytest.raises(PowerCut):
+        place.train(0, RUN)
+    refused(r"training\.seed: 0 -> 1", foreign)
+    refused("epoch: found 7, expected [01]; ", changed(epoch=7, score=0.5))
+    own = best.read_bytes()
+    monkeypatch.setattr(Trainer, "_finish", exchange)  # while it trains
+    refused(r"training\.seed: 0 -> 1")
+    best.write_bytes(own)
+    monkeypatch.setattr(Trainer, "_finish", finish)
+    place.train(0, RUN)
+
+    # the same for a fold that is finished
+    assert place.train(0, RUN).already_finished
+    refused("without its thresholds", own)
+    refused("score: found 0.75, expected ", changed(score=0.75))
+    refused("test_patients: found others, expected ", changed(test_patients="others"))
+    refused("metric: found loss, expected dice/all", changed(metric="loss"))
+    refused("not a readable checkpoint", b"cut short")
+    refused("score: found None, expected", (folder / "last.pt").read_bytes())
+    best.write_bytes(foreign)
+    text = run_script("2a", *TINY, cwd=tmp_path, expect=2).stderr
+    assert text.startswith("error: ") and text.count("\n") == 1 and "training.seed: 0 -> 1" in text
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_one_process_at_a_time_trains_a_fold(prepared, tmp_path, resume):
+    """The second of two is refused from the first batch on, whether it goes on or begins anew; --no-resume lets nobody in."""
+    place, met = prepared.copy(tmp_path, "prepared"), []
+    place.fold(0).mkdir(parents=True)
+    (place.fold(0) / "left.txt").write_text("of an earlier training")
+
+    def meanwhile(items, total, headline="", status=None, unit="it"):
+        for item in items:
+            if not met:
+                for second in (True, False):
+                    with pytest.raises(InputError) as raised:
+                        place.train(0, RUN, resume=second)
+                    met.append(str(raised.value))
+            yield item
+    best = place.train(0, RUN, progress=meanwhile, resume=resume)
+    assert met == [f"another FoldScan process is training {place.fold(0)}: wait for it, or end it"] * 2
+    assert (place.fold(0) / "left.txt").exists() == resume
+    assert place.train(0, RUN).already_finished and not best.already_finished
+
+
+def test_a_fold_that_another_process_trains_fails_in_2b(prepared, tmp_path):
+    place = prepared.copy(tmp_path, "prepared")
+    with alone_in(place.fold(0), "training"):
+        place.train(1, RUN)  # another fold of the run
+        run = run_script("2b", "--folds", 0, *TINY, cwd=tmp_path, expect=1)
+        assert re.search(r"^error: another FoldScan process is training \S+fold0: wait for it, or end it$", run.stderr, re.M)
+        assert list(place.fold(0).iterdir()) == []
+    row, = (row for row in table(place.space.run(RUN) / "crossvalidation.csv") if row["fold"] == "0")
+    assert row["status"].startswith("failed") and row["attempts"] == "1"
+    assert not place.fold(0).exists()  # made for the lock, and still empty
+
+
+def test_a_lock_leaves_nothing_and_needs_no_file_system_with_locks(prepared, tmp_path, monkeypatch):
+    import fcntl
+    place = prepared.copy(tmp_path, "prepared")
+    with pytest.raises(InputError, match="training.select"):
+        place.train(0, RUN, "training.select=nonsense")
+    assert not (place.space.root / "runs").exists()
+
+    def no_locks(*arguments):
+        raise OSError(37, "No locks available")
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    place.train(0, RUN, "training.epochs=1")
 
 
 def test_finished_folds_are_skipped_and_no_resume_trains_anew(trained, tmp_path):

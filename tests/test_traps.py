@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import PREPARE, ROOT, RUN, SCRIPTS, TINY, run_script, table
+from conftest import FOLDS, PREPARE, ROOT, RUN, SCRIPTS, TINY, run_script, table
 from lib.data.batches import gather, window_index
 from lib.study import InputError, Window
 
@@ -328,3 +328,17 @@ def test_debug_mode_knows_the_balanced_sampler(prepared, tmp_path):
     place = prepared.copy(tmp_path, "prepared")
     run = run_script("2a", "-d", *TINY, "--set", "training.sampler=balanced", "--set", "training.batch_size=2", cwd=tmp_path)
     assert "all checks passed" in run.stdout and not place.space.run(RUN).exists()
+
+
+def test_a_best_checkpoint_that_this_training_has_not_kept_is_not_converted(trained, tmp_path):
+    from lib.checkpoints import load_checkpoint, save_checkpoint
+    from lib.conversion import collect
+    place = trained.copy(tmp_path, "prepared", "runs")
+    prepared, _ = place.open()
+    assert sorted(collect(prepared, place.space, RUN, {})) == list(range(FOLDS))
+    path = place.fold(1) / "best.pt"
+    kept = load_checkpoint(path)
+    save_checkpoint(path, {**kept, "score": kept["score"] + 0.1})
+    with pytest.raises(InputError, match=r"fold1/best.pt is not the best epoch of this training \(score: .*-k 1 --no-resume"):
+        collect(prepared, place.space, RUN, {})
+    assert sorted(collect(prepared, place.space, RUN, {1: path})) == list(range(FOLDS))  # named by hand, and told so
