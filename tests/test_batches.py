@@ -93,8 +93,18 @@ def test_an_epoch_has_one_order_and_another_epoch_another():
         assert (epoch_order(100, seed) != first).any()
 
 
+BEFORE: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_before():
+    """A training that a test of another file has interrupted may still hold one."""
+    BEFORE.clear()
+    BEFORE.update(threading.enumerate())
+
+
 def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "read_ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "read_ahead" and thread not in BEFORE]
 
 
 @pytest.mark.parametrize("depth", [1, 3])

@@ -172,7 +172,8 @@ def test_a_tracker_that_hangs_is_abandoned_and_its_abandoning_may_hang_too(tmp_p
 
 @pytest.mark.parametrize("where, said", [
     ("start", ""), ("finish", ""), ("log", "warning: tracker hanging stopped: no end in 0.2 s; metrics.csv goes on\n")])
-def test_ctrl_c_while_a_tracker_hangs_does_not_wait_once_more(tmp_path, hanging, recorder, monkeypatch, capfd, where, said):
+def test_ctrl_c_while_a_tracker_hangs_does_not_wait_once_more(tmp_path, hanging, recorder, monkeypatch, capfd, request, where,
+                                                              said):
     """The deadline of calls is longer than the test waits; Ctrl-C comes when the tracker hangs."""
     hanging.in_ = (where,)
     monkeypatch.setattr(tracking, "DEADLINE_S", 50)
@@ -181,6 +182,8 @@ def test_ctrl_c_while_a_tracker_hangs_does_not_wait_once_more(tmp_path, hanging,
         hanging.begun.wait(60)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run side by side, workers ignore Ctrl-C
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt), start_tracker(["recorder", "hanging"], workspace=tmp_path, **RUN) as tracker:
         tracker.log(0, {"dice": 1.0})
