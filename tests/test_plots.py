@@ -56,14 +56,14 @@ def texts(figure) -> list[str]:
                                    ["$a$ {b", "_c", "a_very_long_name_without_any_space_in_it", "100 %", "Ä µm²"]],
                          ids=["none", "one", "nine", "twelve", "odd"])
 def test_every_kind_is_a_file(tmp_path, names):
-    plots = every_kind(names)
+    plots, before = every_kind(names), pyplot().get_fignums()
     paths = draw_plots(tmp_path / "figures", plots)
     assert [path.name for path in paths] == [f"{plot.name}.png" for plot in plots]
     assert sorted((tmp_path / "figures").iterdir()) == sorted(paths)
     for path in paths:
         height, width, _ = cv2.imread(str(path)).shape
         assert 150 < height < 2000 and 200 < width < 2000
-    assert {type(plot) for plot in plots} == set(DRAW) and not pyplot().get_fignums()
+    assert {type(plot) for plot in plots} == set(DRAW) and pyplot().get_fignums() == before
 
 
 def test_same_plots_same_bytes(tmp_path):
