@@ -10,7 +10,7 @@ from lib.data.folds import EXTERNAL
 from lib.data.store import Prepared
 from lib.evaluation.agreement import DECISIONS, TRUE
 from lib.evaluation.paired import COLUMNS, Key, Ranking, compare_cases, compare_sets
-from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES
+from lib.evaluation.statistics import FEW_PATIENTS, RESAMPLES, mean_of_defined
 from lib.evaluation.summary import is_asked
 from lib.reporting.comparison import MOST_LINES, draw_comparison, left_out, table
 from lib.reporting.style import with_pdf
@@ -118,24 +118,16 @@ def fold_means(rows: list[dict], a: TestedRun, b: TestedRun, places: list[Place]
     """Of each row the means over the folds' values in A and in B, NaN where all folds judged together. scores: of A and of B."""
     folds = list(dict.fromkeys(fold for fold, _ in places if fold != ""))
     inside = [np.array([place[0] == fold for place in places]) for fold in folds]
-    whole: list[list[dict[Key, float]]] = []  # numbers over the set: of A and of B, of each fold
-    for side in (a, b):
-        evidence = [[side.evidence[place] for place, there in zip(places, of_fold) if there] for of_fold in inside]
-        whole.append([{key: float(value[0]) for key, value in side.task.set_metrics(held)(np.ones((len(held), 1))).items()}
-                      for held in evidence])
+    # numbers over the set: of A and of B, of each fold
+    whole = [[side.task.score_set([side.evidence[place] for place in places if place[0] == fold]) for fold in folds]
+             for side in (a, b)] if any(row["level"] == "set" for row in rows) else []
 
     def mean(row: dict, side: int) -> float:
         key = row["class"], row["metric"]
         values = ([of_fold.get(key, math.nan) for of_fold in whole[side]] if row["level"] == "set" else
-                  [mean_of(scores[side][key][there]) for there in inside])
-        return mean_of(np.array(values))
+                  [mean_of_defined(scores[side][key][there]) for there in inside])
+        return mean_of_defined(values)
     return [(mean(row, 0), mean(row, 1)) for row in rows]
-
-
-def mean_of(values: np.ndarray) -> float:
-    """NaN left out; NaN of nothing."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
 
 
 def ranked_together(rows: list[dict], a: TestedRun, places: list[Place]) -> list[str]:

@@ -138,8 +138,8 @@ def table(rows: Sequence[dict]) -> str:
         tested = f"{chance(row['p']):>8} {chance(row['p_holm']):>8}" if not math.isnan(row["p"]) else \
             f"{row['test'].removeprefix('none: '):>17}"
         better = {True: "higher", False: "lower", None: ""}[direction_of(row["metric"])]
-        lines.append(f"{row['class']:<20} {row['metric']:<27} {better:<6} {row['estimate_a']:>9.3f} {row['estimate_b']:>9.3f}  {gap:<28} "
-                     f"{tested} {row['cases']:>6}")
+        lines.append(f"{row['class']:<20} {row['metric']:<27} {better:<6} {row['estimate_a']:>9.3f} {row['estimate_b']:>9.3f}  "
+                     f"{gap:<28} {tested} {row['cases']:>6}")
     return "\n".join(lines)
 
 

@@ -61,10 +61,6 @@ class SidedTask(NamedTask):
         absence is learnt."""
         return ~present.all(axis=1)
 
-    def present_in(self, facts: Sequence[dict]) -> list[np.ndarray]:
-        """Of each case bool (classes,): which of them its facts name."""
-        raise NotImplementedError
-
 
 def presence_strata(patients: Sequence[str], present: Sequence[np.ndarray], classes: Sequence[str], chosen: Sequence[str],
                     things: str) -> dict[str, list[str]]:

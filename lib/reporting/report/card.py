@@ -86,7 +86,7 @@ def without_width(summary: Sequence[dict], task) -> list[str]:
     """A sentence where intervals of headline numbers are of no width, which look certain and are not."""
     rows = [row for row in summary if is_asked(row, task.headline) and row["ci_low"] is not None
             and row["ci_low"] == row["ci_high"]]
-    names = [in_sentence(label_of(row["metric"])) + ("" if row["class"] == ALL else f" of {row['class']}") for row in rows]
+    names = [in_sentence(name_of(row)) for row in rows]
     what = f"An interval of no width ({listed(names)}) is" if len(rows) == 1 else f"Intervals of no width ({listed(names)}) are"
     return [f"{what} not certain: all cases here went alike, and draws of these cannot show what did not happen among them."
             ] if rows else []
@@ -178,12 +178,16 @@ def metrics_text(headline: Sequence[dict]) -> str:
     return "; ".join(number_text(row) for row in overall) + "." if overall else "None."
 
 
+def name_of(row: dict) -> str:
+    """Recall of femur; Recall, of all."""
+    return label_of(row["metric"]) + ("" if row["class"] == ALL else f" of {row['class']}")
+
+
 def number_text(row: dict) -> str:
     metric, unit = row["metric"], unit_of(row["metric"])
-    name = label_of(metric) + ("" if row["class"] == "all" else f" of {row['class']}")
     ends = [row.get("ci_low"), row.get("ci_high")]
     interval = "" if None in ends else f" (95 % interval {number(ends[0], metric)} to {number(ends[1], metric)})"
-    return f"{name} {number(row['estimate'], metric)}{f' {unit}' if unit else ''}{interval}"
+    return f"{name_of(row)} {number(row['estimate'], metric)}{f' {unit}' if unit else ''}{interval}"
 
 
 def caveats(source: Source, study: Study, subset: str, words: Wording | None, evidence: Sequence[dict]) -> list[str]:
